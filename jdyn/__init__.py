@@ -1,0 +1,1 @@
+"""Dynamic multimodal fusion in JAX."""

@@ -1,0 +1,1 @@
+"""Datasets, as NumPy; nothing here knows a model."""

@@ -1,0 +1,128 @@
+"""What a dataset is: its specification, its splits and where they came from."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class DataError(ValueError):
+  """A file or array that is not what its format promises.
+
+  The message names the file, the field and what to do about it.
+  """
+
+
+@dataclasses.dataclass(frozen=True)
+class ModalitySpec:
+  """Shape and kind of one modality of one example (no batch axis).
+
+  Attributes:
+    shape: of one example; `(T, F)` for a sequence.
+    sequence: True if a batch holds `{'steps', 'length'}` (see `jdyn.typing`).
+  """
+
+  shape: tuple[int, ...]
+  sequence: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+  """What every consumer of a dataset may rely on.
+
+  Attributes:
+    name: of the dataset.
+    task: `multiclass`, `multilabel` or `regression`.
+    modalities: by name.
+    num_outputs: classes or labels; 1 for regression.
+    class_names: `num_outputs` names; empty for regression.
+  """
+
+  name: str
+  task: str
+  modalities: Mapping[str, ModalitySpec]
+  num_outputs: int
+  class_names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """The examples of one split, in a fixed order.
+
+  Attributes:
+    inputs: by modality: an array `[N, ...]`, or a mapping of such arrays. A
+      leaf may be a memory map; it is indexed with an integer array per batch.
+    label: `i32[N]` (multiclass), `f32[N, C]` (multilabel) or `f32[N]`.
+    ids: `N` stable and unique names of examples, as a NumPy string array.
+    decode: applied to the indexed inputs of a batch; it may only use operators
+      and methods that NumPy and JAX arrays share, since it runs on either.
+    collate: like `decode`, but the result for one example may depend on the
+      others of its batch (padding to the longest). Such data is fed by the host.
+  """
+
+  inputs: Mapping[str, Any]
+  label: np.ndarray
+  ids: np.ndarray
+  decode: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+  collate: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+  def __len__(self) -> int:
+    """The number of examples."""
+    return len(self.label)
+
+  def select(self, rows: np.ndarray) -> 'Split':
+    """The sub-split of the given rows, in their order."""
+    inputs = {
+      name: (
+        {key: leaf[rows] for key, leaf in value.items()}
+        if isinstance(value, Mapping)
+        else value[rows]
+      )
+      for name, value in self.inputs.items()
+    }
+    return dataclasses.replace(
+      self, inputs=inputs, label=self.label[rows], ids=self.ids[rows]
+    )
+
+
+class Source(Protocol):
+  """A reader of one on-disk format; the fields of a source are its options.
+
+  A source is a frozen dataclass whose fields have defaults, so that a config
+  entry `{'name': 'mosi', 'label': 'real'}` is `Mosi(label='real')`.
+  """
+
+  layout: str
+  """Class attribute: the expected files, and how to get them. Shown in errors."""
+
+  def spec(self, root: Path) -> DataSpec:
+    """The specification; `root` is read only where the files decide it."""
+
+  def files(self, root: Path) -> list[Path]:
+    """The files that `load` reads, for hashing; raises DataError if one is absent."""
+
+  def load(self, root: Path) -> Mapping[str, Split]:
+    """The splits `train`, `valid` and `test`; raises DataError on bad files."""
+
+  def write_stand_in(self, root: Path, seed: int) -> None:
+    """Writes a small synthetic dataset in the real on-disk format."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """A loaded dataset.
+
+  Attributes:
+    spec: its specification.
+    splits: `train`, `valid`, `test`.
+    origin: `real`, `bundled` (ships inside a dependency) or
+      `synthetic stand-in`; stamped on every result.
+    hashes: SHA-256 by file, relative to the root.
+  """
+
+  spec: DataSpec
+  splits: Mapping[str, Split]
+  origin: str
+  hashes: Mapping[str, str]

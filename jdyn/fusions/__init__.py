@@ -1,0 +1,1 @@
+"""Several arrays to one."""

@@ -1,0 +1,1 @@
+"""Readers for files of other code bases; they execute nothing."""

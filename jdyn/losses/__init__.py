@@ -1,0 +1,1 @@
+"""What a method adds to the objective."""

@@ -1,0 +1,1 @@
+"""Mergeable sums on the device, scores on the host."""

@@ -1,0 +1,1 @@
+"""Modalities to outputs."""

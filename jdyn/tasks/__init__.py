@@ -1,0 +1,1 @@
+"""What a dataset asks: loss, weights and scores."""

@@ -1,0 +1,1 @@
+"""State, step, parallelism, checkpoints and the loop."""
