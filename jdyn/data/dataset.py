@@ -1,7 +1,7 @@
 """What a dataset is: its specification, its splits and where they came from."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +60,8 @@ class Split:
       and methods that NumPy and JAX arrays share, since it runs on either.
     collate: like `decode`, but the result for one example may depend on the
       others of its batch (padding to the longest). Such data is fed by the host.
+    per_seed: names of inputs whose second axis is the seed of a run over several
+      seeds: `[N, S, ...]`.
   """
 
   inputs: Mapping[str, Any]
@@ -67,6 +69,7 @@ class Split:
   ids: np.ndarray
   decode: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
   collate: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+  per_seed: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     """The number of examples."""
@@ -85,6 +88,17 @@ class Split:
     return dataclasses.replace(
       self, inputs=inputs, label=self.label[rows], ids=self.ids[rows]
     )
+
+  def for_seed(self, position: int) -> 'Split':
+    """This split as the seed at `position` of the run sees it."""
+    own = {name: self.inputs[name][:, position] for name in self.per_seed}
+    return dataclasses.replace(self, inputs={**self.inputs, **own}, per_seed=())
+
+  def only(self, names: Sequence[str]) -> 'Split':
+    """This split with no other inputs than `names`."""
+    inputs = {name: self.inputs[name] for name in names}
+    kept = tuple(name for name in self.per_seed if name in inputs)
+    return dataclasses.replace(self, inputs=inputs, per_seed=kept)
 
 
 class Source(Protocol):

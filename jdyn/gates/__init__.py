@@ -1,1 +1,5 @@
-"""Features to weights over paths."""
+"""Gates: features to weights over paths."""
+
+from jdyn.gates.learned import LearnedGate
+
+GATES = {'learned': LearnedGate}

@@ -1,1 +1,18 @@
-"""One reader per dataset format."""
+"""One reader per dataset format: to add one, add its file and a line here."""
+
+from jdyn.data.sources.arrays import Arrays
+from jdyn.data.sources.avmnist import AVMNIST
+from jdyn.data.sources.digits import Digits
+from jdyn.data.sources.mmimdb import MMIMDB
+from jdyn.data.sources.mogonet import Brca, Rosmap
+from jdyn.data.sources.mosi import Mosi
+
+SOURCES = {
+  'arrays': Arrays,
+  'avmnist': AVMNIST,
+  'brca': Brca,
+  'digits': Digits,
+  'mmimdb': MMIMDB,
+  'mosi': Mosi,
+  'rosmap': Rosmap,
+}

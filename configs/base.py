@@ -1,0 +1,202 @@
+"""Every key that a jdyn config can have, with its default.
+
+`get_config()` is the run: data, seeds, devices, and the keys of its main stage.
+A stage trains one model; it may name `experts`, stages that are trained before it.
+Models, encoders, fusions, gates and datasets are entries `{'name': ..., options}`;
+the functions below list their options. Configs are locked, so an unknown key fails
+with the nearest name.
+"""
+
+from ml_collections import ConfigDict
+
+DATASETS = {
+  'arrays': dict(file='data.npz', valid_fraction=0.15, split_seed=0),
+  'avmnist': {},
+  'brca': dict(valid_fraction=0.2, split_seed=0),
+  'digits': dict(split_seed=0),
+  'mmimdb': dict(nan_rows='zero'),
+  'mosei': dict(
+    file='mosei_senti_data.pkl',
+    label='real',
+    padding='fixed',
+    max_length=50,
+    znorm=False,
+  ),
+  'mosi': dict(label='binary', valid_fraction=0.15, split_seed=0),
+  'rosmap': dict(valid_fraction=0.2, split_seed=0),
+}
+
+ENCODERS = {
+  'identity': {},
+  'mlp': dict(hidden=(), features=0),
+}
+
+FUSIONS = {
+  'average': {},
+  'concat': {},
+}
+
+
+def _entry(kind, table, name, options):
+  """The defaults of `name`, with `options` in their place."""
+  if name not in table:
+    raise ValueError(f'Unknown {kind} {name!r}; expected one of {sorted(table)}.')
+  unknown = sorted(set(options) - set(table[name]))
+  if unknown:
+    raise ValueError(
+      f'{kind} {name!r} has no option {unknown}; it has {sorted(table[name])}.'
+    )
+  return ConfigDict({'name': name} | table[name] | options)
+
+
+def data(name, **options):
+  """A dataset. `root` is its folder; '' means the stand-in (or the bundled data)."""
+  table = {key: {'root': ''} | value for key, value in DATASETS.items()}
+  return _entry('dataset', table, name, options)
+
+
+def encoder(name, **options):
+  """One modality to features; also the head of a model (`features` is then set)."""
+  return _entry('encoder', ENCODERS, name, options)
+
+
+def fusion(name, **options):
+  """Several arrays to one."""
+  return _entry('fusion', FUSIONS, name, options)
+
+
+def unimodal(modality, encoder, head):
+  """A model that reads one modality."""
+  return ConfigDict(
+    dict(name='unimodal', modality=modality, encoder=encoder, head=head)
+  )
+
+
+def early_fusion(modalities, encoder, head):
+  """A model that joins the modalities at its input."""
+  return ConfigDict(
+    dict(name='early_fusion', modalities=modalities, encoder=encoder, head=head)
+  )
+
+
+def feature_fusion(encoders, fusion, head):
+  """A model that encodes each modality, fuses the features and classifies."""
+  return ConfigDict(
+    dict(name='feature_fusion', encoders=encoders, fusion=fusion, head=head)
+  )
+
+
+def decision_fusion(fusion, experts=None):
+  """Experts that vote; without `experts`, those of the stage (`config.experts`)."""
+  return ConfigDict(dict(name='decision_fusion', fusion=fusion, experts=experts or {}))
+
+
+def gated_mixture(paths, gate, gate_inputs, experts=None):
+  """A gate over experts; without `experts`, those of the stage (`config.experts`)."""
+  return ConfigDict(
+    dict(
+      name='gated_mixture',
+      paths=paths,
+      gate=gate,
+      gate_inputs=gate_inputs,
+      experts=experts or {},
+    )
+  )
+
+
+def learned_gate(encoder, head):
+  """A gate: encoder and head. Its behaviour in training is `config.gate`."""
+  return ConfigDict(dict(name='learned', encoder=encoder, head=head))
+
+
+def schedule(init_value, end_value=None, *, name='constant', epochs=0.0, warmup=0.0):
+  """A value by training time.
+
+  Args:
+    init_value: after the warm-up.
+    end_value: at the end; `init_value` if None.
+    name: constant, linear, exponential or cosine.
+    epochs: over which it goes from init to end; 0 means all epochs of the stage.
+    warmup: epochs of linear warm-up from 0.
+  """
+  end_value = init_value if end_value is None else end_value
+  return ConfigDict(
+    dict(
+      name=name,
+      init_value=float(init_value),
+      end_value=float(end_value),
+      epochs=float(epochs),
+      warmup=float(warmup),
+    )
+  )
+
+
+def stage(model=None):
+  """The keys of one stage of training."""
+  config = ConfigDict()
+  config.model = model if model is not None else ConfigDict()
+  # Stages that are trained first and become the model's experts, by path name.
+  config.experts = ConfigDict()
+  # Experts that were trained first: 'eval' keeps them fixed, in evaluation mode, and
+  # computes their logits once; 'none' tunes them with the gate; 'compat' is the
+  # original's --freeze: weights fixed, but dropout and BatchNorm statistics go on.
+  config.freeze = 'eval'
+  # Share of the training split that experts do not see; the gate is trained on it. 0:
+  # experts and gate share the training split, as in the original.
+  config.holdout = 0.0
+
+  config.gate = ConfigDict()
+  # soft, straight_through, gumbel or gumbel_straight_through
+  config.gate.mode = 'straight_through'
+  config.gate.temperature = schedule(1.0)
+  # Epochs of soft gating before a hard mode becomes hard.
+  config.gate.soft_epochs = 0.0
+  # At evaluation: 'hard' is what a deployed model runs; 'as_trained' keeps the mode.
+  config.gate.evaluate = 'hard'
+
+  # Weight of each term of the objective; 0 leaves the term out.
+  config.loss = ConfigDict()
+  config.loss.supervised = 1.0
+  config.loss.per_expert = 0.0
+  config.loss.budget = 0.0
+  config.loss.balance = 0.0
+  # Unit of the budget term: 'macs' = MACs as a share of the dearest path's;
+  # 'original' = share of traffic on the second path, whatever it costs.
+  config.loss.budget_unit = 'macs'
+
+  config.optimizer = ConfigDict()
+  config.optimizer.name = 'adamw'  # adamw, adam, sgd or rmsprop
+  config.optimizer.learning_rate = schedule(1e-3)
+  config.optimizer.weight_decay = 1e-2
+  config.optimizer.momentum = 0.0
+  config.optimizer.clip_norm = 8.0  # Of the global gradient norm; 0 switches it off.
+  # Factor on the learning rate of experts that are tuned with a gate.
+  config.optimizer.expert_scale = 1.0
+
+  config.batch_size = 128
+  config.epochs = 20
+  # Stop after more than this many epochs without a better `select`; -1 never stops.
+  config.patience = 7
+  # Validation score that picks the best epoch: a score of the task, 'objective' (all
+  # terms as weighted) or '' for the task's own.
+  config.select = ''
+  return config
+
+
+def get_config():
+  """The run: its main stage's keys, and what holds for all stages."""
+  config = stage()
+  config.data = data('digits')
+  config.seed = 0
+  # Seeds `seed ... seed + num_seeds - 1` are trained in one compiled program.
+  config.num_seeds = 1
+  # auto (jit on one device, shard_map on several), jit, pmap or shard_map
+  config.parallel = 'auto'
+  # auto, device (data lives on the accelerator) or host (streamed by Grain)
+  config.feed = 'auto'
+  config.device_bytes = 2**30  # What 'auto' may place on the device.
+  config.host_threads = 2  # Grain's reading threads.
+  config.dtype = 'float32'  # Compute type; bfloat16 keeps float32 parameters.
+  config.steps_per_call = 100  # At most so many steps between looks at signals.
+  config.checkpoint_seconds = 30.0  # Between checkpoints; 0 saves after every call.
+  return config

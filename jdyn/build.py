@@ -1,0 +1,424 @@
+"""From a config to objects; the only reader of ConfigDict.
+
+Everything above gets plain values, everything below never sees a config. All that
+can be wrong with a config is found here, before anything is compiled.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from jdyn import cost
+from jdyn.data.dataset import DataSpec, Source
+from jdyn.data.sources import SOURCES
+from jdyn.encoders import ENCODERS
+from jdyn.fusions import FUSIONS
+from jdyn.gates import GATES
+from jdyn.losses import LOSSES
+from jdyn.losses.term import LossTerm
+from jdyn.models import MODELS
+from jdyn.models.input_names import input_names
+from jdyn.models.precomputed import Precomputed, logits_key
+from jdyn.optimizer import make_optimizer, make_schedule
+from jdyn.tasks import TASKS
+
+MAIN = 'main'
+"""Name of the stage that the config's own keys describe."""
+
+_GATE_MODES = ('soft', 'straight_through', 'gumbel', 'gumbel_straight_through')
+_FREEZE = ('eval', 'none', 'compat')
+_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+class ConfigError(ValueError):
+  """A config that cannot run; the message names the key and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One stage of training, in plain values.
+
+  Attributes:
+    name: its folder: `main`, or the path name of the expert that it trains.
+    model: the whole model, as it is evaluated and deployed.
+    trained: the model that the train step runs: with frozen experts, `model` with
+      their logits looked up instead of computed.
+    experts: stages that come first and become experts of `model`, by path.
+    inputs: what `trained` reads of a batch.
+    task: of the dataset.
+    terms: of the objective, by name.
+    costs: multiply-accumulates per example.
+    make_optimizer: steps per epoch -> optimiser.
+    make_schedules: steps per epoch -> what varies by step, by name.
+    soft_evaluation: evaluate the gate as it is trained instead of hard.
+    batch_size: examples per step.
+    epochs: at most.
+    patience: epochs without improvement before stopping; -1 never stops.
+    select: score that picks the best epoch.
+    maximize: whether greater is better.
+    frozen: the experts' logits are computed once, and `trained` looks them up.
+    holdout: share of the training split that is kept from `experts`.
+    dtype: of the computation.
+  """
+
+  name: str
+  model: nn.Module
+  trained: nn.Module
+  experts: Mapping[str, 'Stage']
+  inputs: tuple[str, ...]
+  task: Any
+  terms: Mapping[str, LossTerm]
+  costs: 'Costs'
+  make_optimizer: Callable[[int], optax.GradientTransformation]
+  make_schedules: Callable[[int], Mapping[str, optax.Schedule]]
+  soft_evaluation: bool
+  batch_size: int
+  epochs: int
+  patience: int
+  select: str
+  maximize: bool
+  frozen: bool
+  holdout: float
+  dtype: Any
+
+  def eval_hparams(self, hparams: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """What varies by step, as it is at evaluation: the gate is hard."""
+    if self.soft_evaluation:
+      return hparams
+    return {**hparams, 'gate_hard': jnp.ones_like(hparams['gate_hard'])}
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+  """Multiply-accumulates of one example.
+
+  Attributes:
+    total: when all of the model is computed.
+    paths: by path, gate included; empty for a model without paths.
+    parameters: number of trainable values.
+  """
+
+  total: int
+  paths: Mapping[str, int]
+  parameters: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What holds for all stages of a run, in plain values (`configs/base.py`)."""
+
+  root: str
+  seeds: tuple[int, ...]
+  parallel: str
+  feed: str
+  device_bytes: int
+  host_threads: int
+  steps_per_call: int
+  checkpoint_seconds: float
+
+
+def run(config: ConfigDict) -> Run:
+  """The run's own keys.
+
+  Raises:
+    ConfigError: naming the key, if one is out of range.
+  """
+  for key in ('num_seeds', 'steps_per_call', 'host_threads'):
+    if config[key] < 1:
+      raise ConfigError(f'{key}={config[key]} must be at least 1.')
+  if not 0 <= config.seed < 2**31:
+    raise ConfigError(f'seed={config.seed} must lie in [0, 2**31).')
+  return Run(
+    root=config.data.root,
+    seeds=tuple(range(config.seed, config.seed + config.num_seeds)),
+    parallel=config.parallel,
+    feed=config.feed,
+    device_bytes=config.device_bytes,
+    host_threads=config.host_threads,
+    steps_per_call=config.steps_per_call,
+    checkpoint_seconds=config.checkpoint_seconds,
+  )
+
+
+def source(config: ConfigDict) -> Source:
+  """The reader of the config's dataset."""
+  entry = config.data.to_dict()
+  entry.pop('root')
+  return _make('dataset', SOURCES, entry)
+
+
+def stage(config: ConfigDict, spec: DataSpec, axis_name: str | None = None) -> Stage:
+  """The main stage of a run, and within it the stages of its experts.
+
+  Args:
+    config: a run's keys (`configs/base.py`).
+    spec: of the dataset.
+    axis_name: the data axis under `pmap` or `shard_map`; None on one device.
+
+  Raises:
+    ConfigError: naming the key, if the config cannot run on this dataset.
+  """
+  dtype = _lookup('dtype', _DTYPES, config.dtype)
+  return _Builder(spec, axis_name, dtype).stage(config, MAIN)
+
+
+def find_stage(stage: Stage, name: str) -> Stage:
+  """The stage of that name in the tree of a main stage.
+
+  Raises:
+    ConfigError: there is none.
+  """
+  stages = {s.name: s for s in all_stages(stage)}
+  return _lookup('stage', stages, name)
+
+
+def all_stages(stage: Stage) -> list[Stage]:
+  """A stage's experts, recursively, in training order, and then itself."""
+  experts = [
+    s for path in sorted(stage.experts) for s in all_stages(stage.experts[path])
+  ]
+  return [*experts, stage]
+
+
+def _lookup(kind: str, table: Mapping[str, Any], name: str) -> Any:
+  if name not in table:
+    raise ConfigError(f'Unknown {kind} {name!r}; expected one of {sorted(table)}.')
+  return table[name]
+
+
+def _make(kind: str, table: Mapping[str, Any], entry: Mapping[str, Any], **fixed):
+  """Builds `table[entry['name']]` with the entry's other items as fields."""
+  cls = _lookup(kind, table, entry.get('name', ''))
+  options = {key: value for key, value in entry.items() if key != 'name'} | fixed
+  fields = {f.name for f in dataclasses.fields(cls)} - {'parent', 'name'}
+  if unknown := sorted(set(options) - fields):
+    raise ConfigError(
+      f'{kind} {entry["name"]!r} has no option {unknown}; it has {sorted(fields)}.'
+    )
+  try:
+    return cls(**options)
+  except TypeError as error:
+    raise ConfigError(f'{kind} {entry["name"]!r}: {error}.') from error
+
+
+class _Builder:
+  """Builds stages for one dataset."""
+
+  def __init__(self, spec: DataSpec, axis_name: str | None, dtype: Any):
+    self._spec, self._axis_name, self._dtype = spec, axis_name, dtype
+    self._task = _make(
+      'task', TASKS, {'name': spec.task, 'num_outputs': spec.num_outputs}
+    )
+
+  def stage(self, config: ConfigDict, name: str) -> Stage:
+    """The stage of `config` and those of its experts."""
+    experts = {
+      path: self.stage(config.experts[path], path if name == MAIN else f'{name}.{path}')
+      for path in config.experts
+    }
+    if MAIN in experts:
+      raise ConfigError(f'experts.{MAIN}: this name is the main stage; choose another.')
+    gate = config.gate
+    _one_of(f'{name}: gate.mode', gate.mode, _GATE_MODES)
+    _one_of(f'{name}: gate.evaluate', gate.evaluate, ('hard', 'as_trained'))
+    _one_of(f'{name}: freeze', config.freeze, _FREEZE)
+    if not 0 <= config.holdout < 1:
+      raise ConfigError(f'{name}: holdout={config.holdout} must lie in [0, 1).')
+    for key in ('batch_size', 'epochs'):
+      if config[key] < 1:
+        raise ConfigError(f'{name}: {key}={config[key]} must be at least 1.')
+
+    noise = gate.mode.startswith('gumbel')
+    models = {path: expert.model for path, expert in experts.items()}
+    model = self._model(config.model.to_dict(), models, noise)
+    self._check_inputs(name, input_names(model))
+    paths = tuple(getattr(model, 'paths', ()))
+    if paths and set(paths) != set(model.experts):
+      raise ConfigError(
+        f'{name}: model.paths={paths} must name the experts {sorted(model.experts)}.'
+      )
+    frozen = bool(experts) and config.freeze == 'eval'
+    trained = model
+    if frozen:
+      lookups = {path: Precomputed(path) for path in experts}
+      trained = self._model(config.model.to_dict(), lookups, noise)
+    cached = tuple(logits_key(path) for path in experts) if frozen else ()
+
+    costs = self._costs(model, paths)
+    scale = 0.0 if config.freeze == 'compat' else config.optimizer.expert_scale
+    select = config.select or self._task.main_score
+    return Stage(
+      name=name,
+      model=model,
+      trained=trained,
+      experts=experts,
+      inputs=input_names(trained) + cached,
+      task=self._task,
+      terms=self._terms(name, config.loss, paths, costs.paths),
+      costs=costs,
+      make_optimizer=lambda steps: make_optimizer(
+        config.optimizer.name,
+        _schedule(config.optimizer.learning_rate, config.epochs, steps),
+        weight_decay=config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+        clip_norm=config.optimizer.clip_norm,
+        expert_scale=scale,
+      ),
+      make_schedules=lambda steps: _schedules(config, steps),
+      soft_evaluation=gate.evaluate == 'as_trained',
+      batch_size=config.batch_size,
+      epochs=config.epochs,
+      patience=config.patience,
+      select=select,
+      maximize=select != 'objective' and self._task.higher_is_better(select),
+      frozen=frozen,
+      holdout=config.holdout,
+      dtype=self._dtype,
+    )
+
+  def _model(self, entry, experts: Mapping[str, nn.Module], noise: bool) -> nn.Module:
+    """A model; where the entry names no experts of its own, the stage's are used."""
+    size = self._spec.num_outputs
+    fields: dict[str, Any] = {}
+    for key, value in entry.items():
+      if key == 'encoder':
+        fields[key] = self._module('encoder', ENCODERS, value)
+      elif key == 'head':
+        fields[key] = self._module('head', ENCODERS, value, features=size)
+      elif key == 'encoders':
+        fields[key] = {
+          name: self._module('encoder', ENCODERS, value[name]) for name in value
+        }
+      elif key == 'fusion':
+        fields[key] = self._module('fusion', FUSIONS, value)
+      elif key == 'gate':
+        fields[key] = self._gate(value, len(entry['paths']), noise)
+      elif key == 'experts':
+        own = {name: self._model(value[name], {}, noise) for name in value}
+        fields[key] = own or dict(experts)
+      else:
+        fields[key] = value
+    return _make('model', MODELS, fields)
+
+  def _gate(self, entry, size: int, noise: bool) -> nn.Module:
+    return self._module(
+      'gate',
+      GATES,
+      {'name': entry['name']},
+      encoder=self._module('encoder', ENCODERS, entry['encoder']),
+      head=self._module('head', ENCODERS, entry['head'], features=size),
+      noise=noise,
+    )
+
+  def _module(self, kind: str, table, entry, **fixed) -> nn.Module:
+    cls = _lookup(kind, table, entry.get('name', ''))
+    if 'axis_name' in {f.name for f in dataclasses.fields(cls)}:
+      fixed['axis_name'] = self._axis_name
+    return _make(kind, table, entry, **fixed)
+
+  def _check_inputs(self, name: str, names: tuple[str, ...]) -> None:
+    if unknown := sorted(set(names) - set(self._spec.modalities)):
+      raise ConfigError(
+        f'{name}: the model reads {unknown}, but dataset {self._spec.name!r} has '
+        f'the modalities {sorted(self._spec.modalities)}.'
+      )
+
+  def _costs(self, model: nn.Module, paths: tuple[str, ...]) -> Costs:
+    inputs = example_inputs(self._spec)
+    hparams = {'gate_temperature': 1.0, 'gate_hard': True}
+    options = {'train': False, 'hparams': hparams}
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), inputs, **options))
+
+    def run(method, *args):
+      def fn(variables, inputs):
+        return model.apply(variables, *args, inputs, method=method, **options)
+
+      return lambda inputs: cost.count_macs(fn, variables, inputs)
+
+    by_path = {}
+    if paths:
+      gate = run('route')(inputs)
+      by_path = {path: gate + run('expert', path)(inputs) for path in paths}
+    leaves = jax.tree.leaves(variables.get('params', {}))
+    return Costs(
+      total=run('__call__')(inputs),
+      paths=by_path,
+      parameters=sum(leaf.size for leaf in leaves),
+    )
+
+  def _terms(self, name, loss, paths, path_macs) -> Mapping[str, LossTerm]:
+    terms = {}
+    if loss.supervised:
+      terms['supervised'] = LOSSES['supervised'](self._task)
+    if loss.per_expert:
+      terms['per_expert'] = LOSSES['per_expert'](self._task)
+    if (loss.budget or loss.balance) and not paths:
+      raise ConfigError(
+        f'{name}: loss.budget and loss.balance need a gated model; set both to 0.'
+      )
+    if paths:
+      # Always a term, if only with weight 0: validation then shows the cost.
+      costs = _path_costs(loss.budget_unit, [path_macs[path] for path in paths])
+      terms['budget'] = LOSSES['budget'](paths, costs)
+    if loss.balance:
+      terms['balance'] = LOSSES['balance'](paths)
+    if not terms:
+      raise ConfigError(f'{name}: every weight in loss is 0; nothing would be trained.')
+    return terms
+
+
+def example_inputs(spec: DataSpec) -> Mapping[str, Any]:
+  """A batch of one example, all zeros, with the shapes of `spec`."""
+  inputs = {}
+  for name, modality in spec.modalities.items():
+    array = jnp.zeros((1, *modality.shape), jnp.float32)
+    if modality.sequence:
+      length = jnp.full((1,), modality.shape[0], jnp.int32)
+      inputs[name] = {'steps': array, 'length': length}
+    else:
+      inputs[name] = array
+  return inputs
+
+
+def _path_costs(unit: str, macs: list[int]) -> list[float]:
+  """What the budget term charges per path."""
+  _one_of('loss.budget_unit', unit, ('macs', 'original'))
+  if unit == 'original':
+    return [float(k == 1) for k in range(len(macs))]
+  return [value / max(macs) for value in macs]
+
+
+def _schedule(entry: ConfigDict, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+  return make_schedule(
+    entry.name,
+    entry.init_value,
+    entry.end_value,
+    round((entry.epochs or epochs - entry.warmup) * steps_per_epoch),
+    round(entry.warmup * steps_per_epoch),
+  )
+
+
+def _schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Schedule]:
+  """What varies by step: the gate's temperature and hardness, and the weights."""
+  hard_from = round(config.gate.soft_epochs * steps_per_epoch)
+  hard_mode = config.gate.mode.endswith('straight_through')
+  schedules = {
+    'gate_temperature': _schedule(
+      config.gate.temperature, config.epochs, steps_per_epoch
+    ),
+    'gate_hard': lambda step: jnp.asarray(hard_mode & (step >= hard_from)),
+  }
+  for name in LOSSES:
+    schedules[f'weight_{name}'] = optax.constant_schedule(config.loss[name])
+  return schedules
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise ConfigError(f'{key}={value!r}; expected one of {sorted(choices)}.')

@@ -1,0 +1,152 @@
+"""A model's predictions on every example of a split, for every seed."""
+
+import dataclasses
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdyn.data.dataset import DataError, Split
+from jdyn.metrics.interval import summarize
+from jdyn.typing import Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+  """Predictions of `S` seeds on `N` examples.
+
+  Attributes:
+    ids: `[N]` names of the examples.
+    label: `[N, ...]`.
+    logits: `[S, N, ..., C]` of the model as deployed.
+    expert_logits: `[S, N, ..., C]` of each path or expert alone.
+    weights: `[S, N]` per path; one-hot for a hard gate.
+    about: strings and numbers worth keeping: stage, split, origin, class names, ...
+  """
+
+  ids: np.ndarray
+  label: np.ndarray
+  logits: np.ndarray
+  expert_logits: Mapping[str, np.ndarray]
+  weights: Mapping[str, np.ndarray]
+  about: Mapping[str, Any]
+
+  @property
+  def num_seeds(self) -> int:
+    """S."""
+    return len(self.logits)
+
+  def save(self, path: Path) -> None:
+    """Writes one `.npz`, atomically."""
+    arrays = {'ids': self.ids, 'label': self.label, 'logits': self.logits}
+    arrays |= {f'expert_logits/{k}': v for k, v in self.expert_logits.items()}
+    arrays |= {f'weights/{k}': v for k, v in self.weights.items()}
+    arrays['about'] = np.array(json.dumps(dict(self.about), sort_keys=True))
+    partial = path.with_suffix('.partial')
+    with open(partial, 'wb') as file:
+      np.savez_compressed(file, **arrays)
+    os.replace(partial, path)
+
+  @classmethod
+  def load(cls, path: Path) -> 'Predictions':
+    """Reads what `save` wrote.
+
+    Raises:
+      DataError: the file is damaged or not such a file.
+    """
+    try:
+      with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+      about = json.loads(str(arrays.pop('about')))
+      named = {'expert_logits': {}, 'weights': {}}
+      for name in [name for name in arrays if '/' in name]:
+        group, key = name.split('/', 1)
+        named[group][key] = arrays.pop(name)
+      return cls(**arrays, **named, about=about)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+      raise DataError(
+        f'{path} does not hold predictions ({error}); write it again with '
+        '`python -m jdyn.evaluate`.'
+      ) from error
+
+
+def from_outputs(outputs: Outputs, split: Split, about: Mapping[str, Any]):
+  """Predictions from outputs `[S, N, ...]` on all examples of a split."""
+  return Predictions(
+    ids=split.ids,
+    label=split.label,
+    logits=outputs.logits,
+    expert_logits=outputs.unimodal,
+    weights=outputs.weights,
+    about=about,
+  )
+
+
+def score_all(
+  predictions: Predictions, task: Any, path_macs: Mapping[str, int], total_macs: int
+) -> dict[str, Any]:
+  """Scores per seed of the model, of each path alone, and of their plain average.
+
+  Args:
+    predictions: of one split.
+    task: any of `TASKS`.
+    path_macs: multiply-accumulates per path, gate included.
+    total_macs: when everything is computed.
+
+  Returns:
+    `n`; `model`, `uniform` and each of `paths`: `{score: [S]}`; `usage`:
+    `{path: [S]}`; `interval`: `{score: Summary}` of the model; `macs` `[S]`: the mean
+    per example of what must be executed, the chosen path for a hard gate and
+    everything otherwise.
+  """
+  scores = {
+    'n': len(predictions.ids),
+    'model': _per_seed(task, predictions.logits, predictions.label),
+    'paths': {
+      name: _per_seed(task, logits, predictions.label)
+      for name, logits in predictions.expert_logits.items()
+    },
+    'usage': {
+      name: weight.mean(axis=1).tolist() for name, weight in predictions.weights.items()
+    },
+    'macs': executed_macs(predictions, path_macs, total_macs).mean(axis=1).tolist(),
+  }
+  if predictions.expert_logits:
+    mean = np.mean(list(predictions.expert_logits.values()), axis=0)
+    scores['uniform'] = _per_seed(task, mean, predictions.label)
+  scores['interval'] = {
+    name: {
+      # JSON has no NaN: one seed has no interval.
+      key: None if math.isnan(value) else value
+      for key, value in dataclasses.asdict(summarize(values)).items()
+    }
+    for name, values in scores['model'].items()
+  }
+  return scores
+
+
+def executed_macs(
+  predictions: Predictions, path_macs: Mapping[str, int], total_macs: int
+) -> np.ndarray:
+  """Multiply-accumulates `[S, N]` that each example must execute."""
+  shape = predictions.logits.shape[:2]
+  if not path_macs:
+    return np.full(shape, float(total_macs))
+  weights = np.stack([predictions.weights[path] for path in path_macs], axis=-1)
+  costs = np.array(list(path_macs.values()), np.float64)
+  one_hot = (weights == weights.max(-1, keepdims=True)).all() and (weights.max() == 1)
+  return weights @ costs if one_hot else np.full(shape, float(total_macs))
+
+
+def _per_seed(task, logits: np.ndarray, label: np.ndarray) -> dict[str, list[float]]:
+  """Scores of `[S, N, ...]` logits: one list entry per seed."""
+  batch = {'label': label, 'mask': np.ones(len(label), np.float32)}
+  rows: Sequence[Mapping[str, float]] = [
+    task.scores(task.sums(Outputs(logits=one_seed), batch)) for one_seed in logits
+  ]
+  return {name: [float(row[name]) for row in rows] for name in rows[0]}

@@ -1,0 +1,108 @@
+"""Schedules and optimisers from plain values, all of them optax's."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+EXPERTS = 'experts_'
+"""Prefix of the parameters of experts in a gated mixture's tree."""
+
+
+def _ramp(name: str, init: float, end: float, steps: int) -> optax.Schedule:
+  if name == 'constant':
+    return optax.constant_schedule(init)
+  if name == 'linear':
+    return optax.linear_schedule(init, end, steps)
+  if name == 'exponential':
+    if init <= 0 or end <= 0:
+      raise ValueError(
+        f'An exponential schedule needs positive values, got {init} and {end}.'
+      )
+    # Both ends are given, as for DynMM's temperature; optax's decay takes a rate.
+    return lambda step: init * (end / init) ** (jnp.minimum(step, steps) / steps)
+  if name == 'cosine':
+    cosine = optax.cosine_decay_schedule(1.0, steps)
+    return lambda step: end + (init - end) * cosine(step)
+  raise ValueError(
+    f'Unknown schedule {name!r}; expected constant, linear, exponential or cosine.'
+  )
+
+
+def make_schedule(
+  name: str, init_value: float, end_value: float, steps: int, warmup_steps: int = 0
+) -> optax.Schedule:
+  """A function of the step: linear warm-up from 0, then `name` from init to end.
+
+  Args:
+    name: constant, linear, exponential or cosine.
+    init_value: at the end of the warm-up.
+    end_value: `steps` later; held from there on.
+    steps: from init to end.
+    warmup_steps: before that.
+  """
+  ramp = _ramp(name, init_value, end_value, max(steps, 1))
+  if not warmup_steps:
+    return ramp
+  warmup = optax.linear_schedule(0.0, init_value, warmup_steps)
+  return optax.join_schedules([warmup, ramp], [warmup_steps])
+
+
+def _is_expert(path) -> bool:
+  return str(getattr(path[0], 'key', '')).startswith(EXPERTS)
+
+
+def make_optimizer(
+  name: str,
+  learning_rate: optax.Schedule,
+  *,
+  weight_decay: float = 0.0,
+  momentum: float = 0.0,
+  clip_norm: float = 0.0,
+  expert_scale: float = 1.0,
+) -> optax.GradientTransformation:
+  """Clipping by global norm, then the optimiser, then the experts' factor.
+
+  The update rules are torch's: AdamW decays decoupled, the others add the decay to
+  the gradient. Decay acts on every parameter, biases and norms included, as in the
+  originals.
+
+  Args:
+    name: adamw, adam, sgd or rmsprop.
+    learning_rate: by step.
+    weight_decay: factor.
+    momentum: of sgd and rmsprop.
+    clip_norm: bound on the gradient's global norm; 0 switches clipping off.
+    expert_scale: factor on the updates of experts in a gated mixture; 0 fixes them.
+  """
+  decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+  rules: dict[str, Callable[[], list]] = {
+    'adamw': lambda: [optax.adamw(learning_rate, weight_decay=weight_decay)],
+    'adam': lambda: [*decay, optax.adam(learning_rate)],
+    'sgd': lambda: [*decay, optax.sgd(learning_rate, momentum=momentum or None)],
+    # torch: square average decays by 0.99, and epsilon stands outside the root.
+    'rmsprop': lambda: [
+      *decay,
+      optax.rmsprop(
+        learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False, momentum=momentum
+      ),
+    ],
+  }
+  if name not in rules:
+    raise ValueError(f'Unknown optimizer {name!r}; expected one of {sorted(rules)}.')
+  chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  chain += rules[name]()
+  if expert_scale != 1.0:
+    chain.append(_scale_experts(expert_scale))
+  return optax.chain(*chain)
+
+
+def _scale_experts(factor: float) -> optax.GradientTransformation:
+  def scale(updates, params):
+    del params  # Only the place in the tree decides.
+    return jax.tree_util.tree_map_with_path(
+      lambda path, update: update * factor if _is_expert(path) else update, updates
+    )
+
+  return optax.stateless(scale)

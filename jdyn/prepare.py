@@ -1,0 +1,106 @@
+"""Builds datasets that nobody may pass on, from parts that everybody may fetch.
+
+`python -m jdyn.prepare avmnist --mnist DIR --fsdd DIR --out DIR`
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Parses the command line and runs the sub-command; exits with 1 on bad input."""
+  parser = argparse.ArgumentParser(prog='python -m jdyn.prepare', description=__doc__)
+  commands = parser.add_subparsers(dest='dataset', required=True)
+  _add_avmnist(commands)
+  options = parser.parse_args(arguments)
+  # Imports wait until here, so that --help is quick.
+  from jdyn.data.dataset import DataError
+
+  try:
+    options.run(options)
+  except (DataError, ValueError, OSError) as error:
+    parser.exit(1, f'\nerror: {error}\n')
+
+
+def _add_avmnist(commands: argparse._SubParsersAction) -> None:
+  parser = commands.add_parser(
+    'avmnist',
+    help='AV-MNIST from MNIST and the Free Spoken Digit Dataset',
+    description='Pairs every MNIST digit, reduced by a PCA, with the spectrogram of a '
+    'recording of the same digit. No test speaker is heard in training.',
+  )
+  add = parser.add_argument
+  add('--mnist', type=Path, required=True, help='folder of the four idx files')
+  add('--fsdd', type=Path, required=True, help='folder of {digit}_{speaker}_{no}.wav')
+  add('--out', type=Path, required=True, help='folder to create')
+  add(
+    '--pca-components', type=int, default=4, help='components kept of 784 (%(default)s)'
+  )
+  add(
+    '--pca-fit',
+    choices=('train', 'separate'),
+    default='train',
+    help='fit the PCA on the training images, or on each part by itself (%(default)s)',
+  )
+  add(
+    '--audio-split',
+    choices=('speaker', 'index'),
+    default='speaker',
+    help='hold out speakers, or recordings 40 and up of everybody (%(default)s)',
+  )
+  add(
+    '--test-speakers',
+    default='george,lucas',
+    help='comma-separated, for --audio-split speaker (%(default)s)',
+  )
+  add(
+    '--noise-snr-db',
+    type=float,
+    help='add synthetic pink noise at this signal-to-noise ratio in decibel; the '
+    'published set used recorded noise, ESC-50 (none)',
+  )
+  add('--seed', type=int, default=0, help='of pairing and noise (%(default)s)')
+  add('--limit-train', type=int, help='use the first training images only (all)')
+  add('--limit-test', type=int, help='use the first test images only (all)')
+  parser.set_defaults(run=_avmnist)
+
+
+def _avmnist(options: argparse.Namespace) -> None:
+  from jdyn.data.prepare_avmnist import Recipe, prepare_avmnist
+
+  recipe = Recipe(
+    pca_components=options.pca_components,
+    pca_fit=options.pca_fit,
+    audio_split=options.audio_split,
+    test_speakers=tuple(name.strip() for name in options.test_speakers.split(',')),
+    noise_snr_db=options.noise_snr_db,
+    seed=options.seed,
+    limit_train=options.limit_train,
+    limit_test=options.limit_test,
+  )
+  start = time.monotonic()
+  prepare_avmnist(options.mnist, options.fsdd, options.out, recipe, _ProgressLine())
+  size = sum(path.stat().st_size for path in options.out.rglob('*') if path.is_file())
+  seconds = time.monotonic() - start
+  text = f'{options.out}: {size / 2**20:.0f} MiB in {seconds:.0f} s'
+  print(f'\r{text:<60}', file=sys.stderr)
+
+
+class _ProgressLine:
+  """One line on stderr, rewritten in place at most ten times a second."""
+
+  def __init__(self):
+    self._due = 0.0
+
+  def __call__(self, what: str, done: int, total: int) -> None:
+    if done == total or time.monotonic() >= self._due:
+      self._due = time.monotonic() + 0.1
+      text = f'{what} {done}/{total}'
+      print(f'\r{text:<60}', end='', file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+  main()

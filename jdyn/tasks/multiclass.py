@@ -1,0 +1,67 @@
+"""One of C classes per example."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jdyn.metrics import confusion
+from jdyn.tasks.task import Task, host_mean
+from jdyn.typing import Batch, Mean, Outputs, weighted_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Multiclass(Task):
+  """Labels `i32[B]` and logits `[B, C]`; softmax cross-entropy.
+
+  Attributes:
+    num_outputs: C, the number of classes.
+  """
+
+  num_outputs: int
+  main_score: ClassVar[str] = 'accuracy'
+  score_names: ClassVar[tuple[str, ...]] = (
+    'loss',
+    'accuracy',
+    'macro_f1',
+    'weighted_f1',
+  )
+  main_score: ClassVar[str] = 'accuracy'
+
+  def loss(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """Cross-entropy `f32[B]`, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits.astype(jnp.float32), batch['label']
+    )
+
+  def predict(self, logits: jax.Array) -> jax.Array:
+    """The likeliest class `i32[B]`; the first one of equals."""
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+  def correct(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """1 where the class is right, else 0."""
+    return (self.predict(logits) == batch['label']).astype(jnp.float32)
+
+  def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
+    """`loss`, and the `confusion` counts `f32[C, C]` (rows are true classes)."""
+    weights = self.weights(batch)
+    return {
+      'loss': weighted_mean(self.loss(outputs.logits, batch), weights),
+      'confusion': confusion.confusion_matrix(
+        batch['label'], self.predict(outputs.logits), weights, self.num_outputs
+      ),
+    }
+
+  def scores(self, sums: Mapping[str, np.ndarray | Mean]) -> dict[str, float]:
+    """Loss, accuracy and F1; micro F1 is left out, since it is the accuracy."""
+    f1 = confusion.confusion_f1(sums['confusion'])
+    return {
+      'loss': host_mean(sums['loss']),
+      'accuracy': confusion.accuracy(sums['confusion']),
+      'macro_f1': f1['macro'],
+      'weighted_f1': f1['weighted'],
+    }

@@ -1,0 +1,67 @@
+"""What every task offers: loss, weights, mergeable sums, scores, decisions."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import jax
+import numpy as np
+
+from jdyn.typing import Batch, Mean, Outputs
+
+_LOWER_IS_BETTER = frozenset({'loss', 'mae'})
+
+
+class Task(Protocol):
+  """A kind of label: how predictions are judged, whatever the method.
+
+  Tasks subclass it for the two methods that are the same everywhere. All
+  functions of arrays are pure and may be traced; `scores` runs on the host.
+  """
+
+  score_names: ClassVar[tuple[str, ...]]
+  """The keys of `scores`."""
+
+  main_score: ClassVar[str]
+  """The one to select and to report by, if nothing else is asked for."""
+
+  main_score: ClassVar[str]
+  """The score that selects and is reported first, where nothing else is asked for."""
+
+  num_outputs: int
+
+  def loss(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """The loss `f32[B]` of each example, without weights."""
+
+  def predict(self, logits: jax.Array) -> jax.Array:
+    """The decision for each example."""
+
+  def correct(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """How right the decision on each example is: `f32[B]` in [0, 1]."""
+
+  def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
+    """Sums over the batch; those of two batches merge by adding their leaves."""
+
+  def scores(self, sums: Mapping[str, np.ndarray | Mean]) -> dict[str, float]:
+    """The scores by name, from the merged sums of a whole split."""
+
+  def weights(self, batch: Batch) -> jax.Array:
+    """The weight `f32[B]` of each example; 0 for padding."""
+    return batch['mask']
+
+  def higher_is_better(self, name: str) -> bool:
+    """Whether to select by the greatest (or the least) value of a score.
+
+    Raises:
+      ValueError: this task has no score of that name.
+    """
+    if name not in self.score_names:
+      raise ValueError(
+        f'Unknown score {name!r} of {type(self).__name__}; expected one of '
+        f'{sorted(self.score_names)}.'
+      )
+    return name not in _LOWER_IS_BETTER
+
+
+def host_mean(mean: Mean) -> float:
+  """The value of a merged `Mean`, in float64; 0 where nothing was counted."""
+  return float(mean.total) / max(float(mean.count), 1.0)

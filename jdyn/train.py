@@ -1,0 +1,46 @@
+"""`python -m jdyn.train --config FILE`: trains what a config describes.
+
+The same command continues a run that was stopped. Every key of the config can be
+set: `--config.batch_size=64`.
+"""
+
+import time
+
+_STARTED = time.time()
+
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from absl import app, flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'The config file, for example configs/digits_dyn.py.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', '', 'Folder of the run; runs/<name of the config> if not given.'
+)
+_CACHE = flags.DEFINE_string(
+  'compilation_cache',
+  os.path.join('~', '.cache', 'jdyn', 'xla'),
+  'Folder for compiled programs; empty switches the cache off.',
+)
+
+
+def main(argv) -> None:
+  """Trains, and says where the report is."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments {argv[1:]}; keys start with --config.')
+  # Imported here, so that `--help` and a mistyped flag answer at once.
+  from jdyn.training import cli
+
+  cli.start_logging()
+  cli.use_cache(_CACHE.value)
+  name = Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+  workdir = Path(_WORKDIR.value or Path('runs') / name)
+  cli.run(_CONFIG.value, workdir, _STARTED)
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main)

@@ -1,0 +1,41 @@
+"""What the commands share: logging, the compilation cache, and clean exits."""
+
+import logging
+import sys
+from pathlib import Path
+
+import jax
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
+
+from jdyn.training.context import Preempted
+from jdyn.training.loop import train
+
+_LOG = logging.getLogger('jdyn')
+
+
+def start_logging() -> None:
+  """Shows jdyn's own messages on stderr, and only warnings of others."""
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  _LOG.handlers, _LOG.propagate = [handler], False
+  _LOG.setLevel(logging.INFO)
+
+
+def use_cache(folder: str) -> None:
+  """Keeps compiled programs in `folder`; empty: as JAX is set up."""
+  if folder:
+    jax.config.update('jax_compilation_cache_dir', str(Path(folder).expanduser()))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def run(config: ConfigDict, workdir: Path, started: float) -> None:
+  """Trains; ends the process with 0 when asked to stop."""
+  try:
+    report = train(config, workdir, started)
+  except Preempted as notice:
+    _LOG.info('%s', notice)
+    sys.exit(0)
+  print(f'Report: {report}')

@@ -1,0 +1,211 @@
+"""The compiled programs of one stage: start, train for some steps, evaluate.
+
+Every program works on all seeds at once: leading axes are `[S, ...]`. With one
+seed the axis is dropped inside, so that a single run pays nothing for it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdyn.build import Stage
+from jdyn.data.dataset import Split
+from jdyn.data.order import eval_rows
+from jdyn.data.pipeline import assemble
+from jdyn.losses.term import LossTerm
+from jdyn.training.feed import BATCH_AXIS, fits, gather, on_host
+from jdyn.training.parallel import Parallel, replicated
+from jdyn.training.state import TrainState, init_state
+from jdyn.training.step import eval_step, train_step
+
+
+def over_seeds(fn: Callable, in_axes: Sequence[Any], num_seeds: int) -> Callable:
+  """`fn` of one seed -> the function of all; `in_axes` as for `jax.vmap`."""
+  if num_seeds > 1:
+    return jax.vmap(fn, in_axes=tuple(in_axes))
+
+  def single(*args):
+    args = [_take(arg, axis) for arg, axis in zip(args, in_axes, strict=True)]
+    return jax.tree.map(lambda x: x[None], fn(*args))
+
+  return single
+
+
+def _take(arg, axis):
+  """Drops the seed axis of a tree; `axis` is a prefix tree, as for `jax.vmap`."""
+  if isinstance(axis, Mapping):
+    return {key: _take(arg[key], axis[key]) for key in arg}
+  if axis is None:
+    return arg
+  return jax.tree.map(lambda x: jnp.squeeze(x, axis), arg)
+
+
+def _seed_axes(split: Split, axis: int) -> Mapping[str, int | None]:
+  """Per input, where its axis of seeds is, if it has one."""
+  return {name: axis if name in split.per_seed else None for name in split.inputs}
+
+
+class TrainPrograms:
+  """What trains one stage.
+
+  Attributes:
+    start: `(seeds [S]) -> TrainState` with leading axis S.
+    call: `(state, data, xs) -> (state, metrics [S, steps])`.
+  """
+
+  def __init__(
+    self,
+    stage: Stage,
+    split: Split,
+    feed: Any,
+    parallel: Parallel,
+    num_seeds: int,
+    steps_per_epoch: int,
+  ):
+    """`split` is the training split that `feed` reads."""
+    self.schedules = stage.make_schedules(steps_per_epoch)
+    tx = stage.make_optimizer(steps_per_epoch)
+    example = {
+      name: value[:, 0] if name in split.per_seed else value
+      for name, value in assemble(split, np.zeros(1, np.int32))['inputs'].items()
+    }
+    start = partial(
+      init_state,
+      inputs=example,
+      model=stage.trained,
+      tx=tx,
+      terms=stage.terms,
+      hparams=hparams_at(self.schedules, jnp.zeros((), jnp.int32)),
+      num_examples=len(split),
+    )
+    self.start: Callable[[jax.Array], TrainState] = jax.jit(
+      over_seeds(start, (0,), num_seeds)
+    )
+    step = partial(
+      train_step,
+      model=stage.trained,
+      tx=tx,
+      terms=stage.terms,
+      schedules=self.schedules,
+      axis_name=parallel.axis_name,
+      dtype=stage.dtype,
+    )
+
+    def steps(state, data, xs):
+      return jax.lax.scan(lambda s, x: step(s, feed.fetch(data, x)), state, xs)
+
+    data_axes = {'inputs': _seed_axes(split, 1), 'label': None} if feed.data else None
+    self.call = parallel.wrap(
+      over_seeds(steps, (0, data_axes, 0), num_seeds),
+      in_axes=(replicated, replicated, BATCH_AXIS),
+      out_axes=(replicated, replicated),
+      donate=(0,),
+    )
+
+
+def hparams_at(schedules: Mapping[str, Callable], step: jax.Array) -> Mapping[str, Any]:
+  """The value of every schedule at a step."""
+  return {name: schedule(step) for name, schedule in schedules.items()}
+
+
+class Evaluator:
+  """Runs a model over a whole split, for all seeds."""
+
+  def __init__(
+    self,
+    model: Any,
+    split: Split,
+    parallel: Parallel,
+    num_seeds: int,
+    *,
+    task: Any,
+    terms: Mapping[str, LossTerm],
+    batch_size: int,
+    device_bytes: int,
+    keep: bool = False,
+  ):
+    """Places the split and compiles nothing yet.
+
+    Args:
+      model: it decides which inputs `split` must hold.
+      split: to be run over, in order.
+      parallel: how the batch lies on the devices.
+      num_seeds: S.
+      task: for the sums.
+      terms: of the objective; may be empty.
+      batch_size: examples per step.
+      device_bytes: a split larger than this is fed from the host.
+      keep: also return the outputs of every example.
+    """
+    self._split, self._keep = split, keep
+    self._batches = eval_rows(len(split), batch_size)
+    self._data = None
+    x_axes: Any = None
+    data_axes: Any = None
+    if fits(split, device_bytes):
+      self._data = parallel.put(on_host(split))
+      data_axes = {'inputs': _seed_axes(split, 1), 'label': None}
+    else:
+      x_axes = {'inputs': _seed_axes(split, 2), 'label': None, 'mask': None}
+      x_axes['index'] = None
+
+    step = partial(
+      eval_step, model=model, task=task, terms=terms, axis_name=parallel.axis_name
+    )
+
+    def run(variables, hparams, memory, data, xs):
+      def body(_, x):
+        batch = x if data is None else gather(split, data, x['index'], x['mask'])
+        sums, outputs = step(variables, batch, hparams=hparams, memory=memory)
+        return None, (sums, outputs if keep else ())
+
+      _, (sums, outputs) = jax.lax.scan(body, None, xs)
+      return jax.tree.map(lambda x: x.sum(0), sums), outputs
+
+    self._run = parallel.wrap(
+      over_seeds(run, (0, 0, 0, data_axes, x_axes), num_seeds),
+      in_axes=(replicated, replicated, replicated, replicated, 1),
+      out_axes=(replicated, 2),
+    )
+
+  def __call__(self, variables: Any, hparams: Any, memory: Any) -> tuple[Any, Any]:
+    """Runs the split.
+
+    Args:
+      variables: of the model, `[S, ...]`.
+      hparams: at evaluation, `[S]`.
+      memory: of the loss terms, `[S, ...]`.
+
+    Returns:
+      Sums `[S, ...]` (see `eval_step`), and outputs `[S, N, ...]` or None, as NumPy
+      arrays.
+    """
+    rows, mask = self._batches
+    if self._data is not None:
+      plan = {'index': rows, 'mask': mask}
+      sums, outputs = self._run(variables, hparams, memory, self._data, plan)
+      outputs = [outputs]
+    else:
+      sums, outputs = None, []
+      for row, weight in zip(rows, mask, strict=True):
+        batch = assemble(self._split, row, weight)
+        batch = jax.tree.map(lambda x: x[None], batch)
+        part, output = self._run(variables, hparams, memory, None, batch)
+        sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
+        outputs.append(output)
+    return jax.tree.map(np.asarray, sums), self._trim(outputs)
+
+  def _trim(self, parts: Sequence[Any]) -> Any:
+    """Joins `[S, batches, B, ...]` parts into `[S, N, ...]`, padding dropped."""
+    if not self._keep:
+      return None
+
+    def join(*leaves):
+      leaf = np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
+      return leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:])[:, : len(self._split)]
+
+    return jax.tree.map(join, *parts)

@@ -1,0 +1,79 @@
+"""What training carries from step to step: arrays only."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jdyn.losses.term import LossTerm
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """State of one seed; training holds one with a leading axis of seeds.
+
+  Attributes:
+    step: updates done.
+    seed: all randomness is folded from it and the step.
+    params: of the model.
+    collections: the model's other variables, for instance `batch_stats`.
+    opt_state: the optimiser's.
+    memory: of each loss term that has one.
+    halted: set by the first non-finite loss or gradient; the state then stays as it
+      was before that step.
+  """
+
+  step: jax.Array
+  seed: jax.Array
+  params: Any
+  collections: Any
+  opt_state: Any
+  memory: Any
+  halted: jax.Array
+
+  @property
+  def variables(self) -> Mapping[str, Any]:
+    """What `model.apply` takes."""
+    return {'params': self.params, **self.collections}
+
+
+def init_state(
+  seed: jax.Array,
+  inputs: Any,
+  *,
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  terms: Mapping[str, LossTerm],
+  hparams: Mapping[str, jax.Array],
+  num_examples: int,
+) -> TrainState:
+  """The state before step 0.
+
+  Args:
+    seed: scalar `u32`.
+    inputs: a batch of modalities, for its shapes.
+    model: its parameters are drawn from the seed.
+    tx: the optimiser.
+    terms: loss terms by name.
+    hparams: values at step 0.
+    num_examples: size of the training split, for loss memories.
+  """
+  # Evaluation mode: initial values do not depend on it, and no axis need be bound.
+  variables = dict(
+    model.init(jax.random.key(seed), inputs, train=False, hparams=hparams)
+  )
+  params = variables.pop('params', {})
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    seed=seed,
+    params=params,
+    collections=variables,
+    opt_state=tx.init(params),
+    memory={name: term.init(num_examples) for name, term in sorted(terms.items())},
+    halted=jnp.zeros((), bool),
+  )

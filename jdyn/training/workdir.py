@@ -1,0 +1,100 @@
+"""The folder of a run: what it was told, on which data, with which versions."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jdyn.data.dataset import Dataset
+from jdyn.training.logging import write_json
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+class WorkdirError(RuntimeError):
+  """A folder that this run must not write to."""
+
+
+class Lock:
+  """Held while a run writes to a folder; it ends with the process that holds it."""
+
+  def __init__(self, workdir: Path):
+    """Makes the folder and takes its lock.
+
+    Raises:
+      WorkdirError: another process is running there.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    self._file = open(workdir / '.lock', 'w')  # noqa: SIM115
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise WorkdirError(
+        f'Another process is running in {workdir}; wait for it or give another '
+        '--workdir.'
+      ) from error
+    self._file.write(f'{os.getpid()}\n')
+    self._file.flush()
+
+  def release(self) -> None:
+    """Lets others in."""
+    self._file.close()
+
+
+def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
+  """Writes config, data and environment, or checks that they are those of before.
+
+  Raises:
+    WorkdirError: the folder holds a run of another config or other data.
+  """
+  data = {
+    'name': dataset.spec.name,
+    'origin': dataset.origin,
+    'hashes': dict(dataset.hashes),
+    'sizes': {name: len(split) for name, split in dataset.splits.items()},
+    'spec': {
+      'task': dataset.spec.task,
+      'num_outputs': dataset.spec.num_outputs,
+      'class_names': list(dataset.spec.class_names),
+      'modalities': {
+        name: list(modality.shape) for name, modality in dataset.spec.modalities.items()
+      },
+    },
+  }
+  for name, value in (('config.json', config), ('data.json', data)):
+    value = json.loads(json.dumps(value))
+    path = workdir / name
+    if not path.exists():
+      write_json(path, value)
+      continue
+    before = json.loads(path.read_text())
+    if changed := _differences(before, value):
+      raise WorkdirError(
+        f'{path} is of another run; it differs in {", ".join(changed[:5])}. Give '
+        'another --workdir, or the same config and data to continue that run.'
+      )
+  devices = jax.devices()
+  environment = {
+    'python': platform.python_version(),
+    'platform': platform.platform(),
+    'devices': [device.device_kind for device in devices],
+    'versions': {name: importlib.metadata.version(name) for name in _PACKAGES},
+  }
+  write_json(workdir / 'environment.json', environment)
+
+
+def _differences(before: Any, after: Any, key: str = '') -> list[str]:
+  """Dotted names of the leaves in which two JSON values differ."""
+  if not (isinstance(before, dict) and isinstance(after, dict)):
+    return [] if before == after else [f'{key[1:]} ({before!r} before, {after!r} now)']
+  return [
+    difference
+    for name in sorted(before.keys() | after.keys())
+    for difference in _differences(before.get(name), after.get(name), f'{key}.{name}')
+  ]

@@ -1,0 +1,42 @@
+"""Shared fixtures: where real data and the original code's numbers are found."""
+
+import os
+from pathlib import Path
+
+# Four virtual devices, before JAX starts, so that the parallel tests can run.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+_FLAG = '--xla_force_host_platform_device_count=4'
+if _FLAG not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}'.strip()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+if cache := os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+  jax.config.update('jax_compilation_cache_dir', cache)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+
+def _folder(variable: str, default: str) -> Path:
+  return (ROOT / os.environ.get(variable, default)).resolve()
+
+
+@pytest.fixture(scope='session')
+def data_dir() -> Path:
+  """The real data; the test is skipped where there is none."""
+  folder = _folder('JDYN_DATA', '../shared/data')
+  if not folder.is_dir():
+    pytest.skip(f'real data: JDYN_DATA={folder} is not a folder')
+  return folder
+
+
+@pytest.fixture(scope='session')
+def fixtures_dir() -> Path:
+  """Numbers of the original code; the test is skipped where there are none."""
+  folder = _folder('JDYN_FIXTURES', '../shared/fixtures')
+  if not folder.is_dir():
+    pytest.skip(f'reference numbers: JDYN_FIXTURES={folder} is not a folder')
+  return folder

@@ -1,0 +1,192 @@
+"""Every task in the table: losses, padding, merging, scores, decisions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from jdyn.tasks import TASKS, Regression
+from jdyn.typing import Outputs
+
+C = 4
+SIZE = 37
+
+
+def make(name):
+  return TASKS[name](num_outputs=1 if name == 'regression' else C)
+
+
+def make_batch(name, size=SIZE, seed=0):
+  """Random logits and labels that agree more often than by chance."""
+  rng = np.random.default_rng(seed)
+  logits = rng.normal(size=(size, make(name).num_outputs)).astype(np.float32)
+  noisy = logits + rng.normal(size=logits.shape).astype(np.float32)
+  label = {
+    'multiclass': noisy.argmax(1).astype(np.int32),
+    'multilabel': (noisy > 0).astype(np.float32),
+    'regression': 2 * noisy[:, 0],
+  }[name]
+  return logits, {'label': label, 'mask': np.ones(size, np.float32)}
+
+
+def perfect_logits(name, batch):
+  label = batch['label']
+  return {
+    'multiclass': lambda: 100.0 * jax.nn.one_hot(label, C),
+    'multilabel': lambda: 100.0 * (2 * label - 1),
+    'regression': lambda: label[:, None],
+  }[name]()
+
+
+def sums(name, logits, batch):
+  return jax.jit(make(name).sums)(Outputs(jnp.asarray(logits)), batch)
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_loss_is_unreduced_float32_and_zero_at_perfect_logits(name):
+  task = make(name)
+  logits, batch = make_batch(name)
+  loss = task.loss(jnp.asarray(logits, jnp.bfloat16), batch)
+  assert loss.shape == (SIZE,)
+  assert loss.dtype == jnp.float32
+  assert float(loss.min()) >= 0
+  assert float(loss.max()) > 0.1
+  perfect = perfect_logits(name, batch)
+  np.testing.assert_allclose(task.loss(perfect, batch), np.zeros(SIZE), atol=1e-6)
+  np.testing.assert_array_equal(task.correct(perfect, batch), np.ones(SIZE))
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_loss_is_finite_at_huge_logits(name):
+  task = make(name)
+  logits, batch = make_batch(name)
+  fn = jax.grad(lambda x: task.loss(x, batch).sum())
+  gradient = fn(jnp.asarray(1e4 * logits))
+  assert np.isfinite(task.loss(jnp.asarray(1e4 * logits), batch)).all()
+  assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_padding_changes_nothing(name):
+  logits, batch = make_batch(name)
+  garbage, padding = make_batch(name, size=5, seed=1)
+  padding['mask'] = np.zeros(5, np.float32)
+  whole = sums(name, logits, batch)
+  joined = {key: np.concatenate([batch[key], padding[key]]) for key in batch}
+  padded = sums(name, np.concatenate([logits, 50 * garbage]), joined)
+  for got, expected in zip(
+    jax.tree.leaves(padded), jax.tree.leaves(whole), strict=True
+  ):
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_sums_of_parts_merge_to_those_of_the_whole(name):
+  logits, batch = make_batch(name)
+  parts = [
+    sums(name, logits[rows], {key: value[rows] for key, value in batch.items()})
+    for rows in (slice(0, 11), slice(11, 24), slice(24, SIZE))
+  ]
+  task = make(name)
+  merged = task.scores(jax.tree.map(lambda *leaves: sum(leaves), *parts))
+  assert merged == pytest.approx(task.scores(sums(name, logits, batch)), abs=1e-6)
+
+
+def expected_scores(name, logits, label):
+  f1 = sklearn_metrics.f1_score
+  if name == 'multiclass':
+    predicted = logits.argmax(1)
+    probabilities = jax.nn.softmax(jnp.asarray(logits))
+    return {
+      'loss': sklearn_metrics.log_loss(label, probabilities, labels=range(C)),
+      'accuracy': sklearn_metrics.accuracy_score(label, predicted),
+      'macro_f1': f1(label, predicted, average='macro'),
+      'weighted_f1': f1(label, predicted, average='weighted'),
+    }
+  if name == 'multilabel':
+    predicted = logits > 0
+    probability = np.stack([1 / (1 + np.exp(logits)), 1 / (1 + np.exp(-logits))])
+    return {
+      'loss': -np.log(np.where(label > 0, probability[1], probability[0])).mean(),
+      'accuracy': np.mean(predicted == label),
+      **{
+        f'{average}_f1': f1(label, predicted, average=average)
+        for average in ('micro', 'macro', 'weighted')
+      },
+    }
+  mae = sklearn_metrics.mean_absolute_error(label, logits[:, 0])
+  return {
+    'loss': mae,
+    'mae': mae,
+    'pearson': stats.pearsonr(label, logits[:, 0]).statistic,
+    'acc2_has0': np.mean((label >= 0) == (logits[:, 0] >= 0)),
+  }
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_scores_match_sklearn(name):
+  logits, batch = make_batch(name)
+  task = make(name)
+  got = task.scores(sums(name, logits, batch))
+  assert set(got) == set(task.score_names)
+  assert all(type(value) is float for value in got.values())
+  expected = expected_scores(name, logits, batch['label'])
+  assert {key: got[key] for key in expected} == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_sums_under_vmap_equal_one_by_one(name):
+  # Several seeds are evaluated by one program.
+  logits, batch = make_batch(name)
+  stacked = np.stack([logits, logits[::-1]])
+  both = jax.vmap(lambda x: make(name).sums(Outputs(x), batch))(stacked)
+  for i in range(2):
+    got = jax.tree.map(lambda leaf, i=i: leaf[i], both)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+      got,
+      sums(name, stacked[i], batch),
+    )
+
+
+def test_predictions_and_correctness():
+  batch = {'label': np.array([2, 0])}
+  logits = jnp.array([[0.0, 1.0, 3.0, 2.0], [1.0, 2.0, 0.0, 0.0]])
+  np.testing.assert_array_equal(make('multiclass').predict(logits), [2, 1])
+  np.testing.assert_array_equal(make('multiclass').correct(logits, batch), [1, 0])
+
+  np.testing.assert_array_equal(make('multilabel').predict(logits)[0], [0, 1, 1, 1])
+  value = jnp.array([[0.0], [-0.1]])
+  np.testing.assert_allclose(make('regression').predict(value), [0.0, -0.1])
+  assert make('regression').predict(value.astype(jnp.bfloat16)).dtype == jnp.float32
+  batch = {'label': np.array([0.0, 2.0], np.float32)}
+  np.testing.assert_array_equal(make('regression').correct(value, batch), [1, 0])
+
+
+def test_multilabel_correctness_is_the_f1_of_each_example():
+  logits, batch = make_batch('multilabel')
+  batch['label'][:3] = 0
+  logits[:2] = -1
+  got = make('multilabel').correct(jnp.asarray(logits), batch)
+  expected = [
+    sklearn_metrics.f1_score(truth, row > 0, zero_division=1.0)
+    for truth, row in zip(batch['label'], logits, strict=True)
+  ]
+  np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_direction_of_scores(name):
+  task = make(name)
+  lower = {score for score in task.score_names if not task.higher_is_better(score)}
+  assert task.main_score in task.score_names
+  assert lower == ({'loss', 'mae'} if name == 'regression' else {'loss'})
+  with pytest.raises(ValueError, match=r"'f1'.*expected one of \["):
+    task.higher_is_better('f1')
+
+
+def test_regression_has_one_output():
+  with pytest.raises(ValueError, match='num_outputs=2'):
+    Regression(2)

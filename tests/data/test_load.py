@@ -1,0 +1,130 @@
+"""Where data come from is said truly, and stand-ins are written whole or not at all."""
+
+import dataclasses
+import hashlib
+import logging
+
+import numpy as np
+import pytest
+
+from jdyn.data.dataset import DataError
+from jdyn.data.hashing import sha256_file
+from jdyn.data.load import load
+from jdyn.data.sources.arrays import Arrays
+from jdyn.data.sources.digits import Digits
+from jdyn.data.sources.mogonet import Rosmap
+
+
+def test_hash_is_sha256(tmp_path):
+  content = np.random.default_rng(0).bytes(3_000_000)
+  (tmp_path / 'file').write_bytes(content)
+  assert sha256_file(tmp_path / 'file') == hashlib.sha256(content).hexdigest()
+
+
+def test_a_root_is_real_data(tmp_path, caplog):
+  (tmp_path / 'data').mkdir()
+  Rosmap().write_stand_in(tmp_path / 'data', 0)
+  dataset = load(Rosmap(), str(tmp_path / 'data'), tmp_path / 'cache')
+  assert dataset.origin == 'real'
+  assert not caplog.records
+  assert not (tmp_path / 'cache').exists()
+  table = (tmp_path / 'data' / '1_tr.csv').read_bytes()
+  assert dataset.hashes['1_tr.csv'] == hashlib.sha256(table).hexdigest()
+  assert len(dataset.hashes) == 8
+
+
+def test_a_file_may_be_the_root(tmp_path):
+  Arrays(file='mine.npz').write_stand_in(tmp_path, 0)
+  dataset = load(Arrays(), str(tmp_path / 'mine.npz'), tmp_path / 'cache')
+  assert dataset.spec.name == 'mine'
+  assert list(dataset.hashes) == ['mine.npz']
+
+
+def test_a_stand_in_is_announced_and_kept(tmp_path, caplog):
+  with caplog.at_level(logging.WARNING):
+    first = load(Arrays(), '', tmp_path)
+  assert first.origin == 'synthetic stand-in'
+  assert 'SYNTHETIC STAND-IN' in caplog.text
+  assert Arrays.layout in caplog.text
+  (folder,) = tmp_path.iterdir()
+  written = (folder / 'data.npz').stat().st_mtime_ns
+  assert load(Arrays(), None, tmp_path).hashes == first.hashes
+  assert (folder / 'data.npz').stat().st_mtime_ns == written
+  # Other options or another seed are other files.
+  load(Arrays(), '', tmp_path, seed=1)
+  load(Arrays(file='data.hdf5'), '', tmp_path)
+  assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_stand_in_named_as_root_is_still_one(tmp_path, caplog):
+  load(Arrays(), '', tmp_path)
+  (folder,) = tmp_path.iterdir()
+  caplog.clear()
+  for root in (folder, folder / 'data.npz'):
+    assert load(Arrays(), str(root), tmp_path).origin == 'synthetic stand-in'
+    assert 'SYNTHETIC STAND-IN' in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class _Interrupted(Arrays):
+  error: type = OSError
+
+  def write_stand_in(self, root, seed):
+    (root / 'data.npz').write_bytes(b'half')
+    raise self.error('disk full')
+
+
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_an_interrupted_stand_in_leaves_nothing(error, tmp_path):
+  with pytest.raises(error):
+    load(_Interrupted(error=error), '', tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Overtaken(Arrays):
+  def write_stand_in(self, root, seed):
+    super().write_stand_in(root, seed)
+    if seed == 0:  # Another process finishes while this one writes.
+      other = root.parent / root.name[1:].rsplit('-', 1)[0]
+      other.mkdir()
+      super().write_stand_in(other, seed=5)
+
+
+def test_the_first_of_two_writers_wins(tmp_path):
+  dataset = load(_Overtaken(), '', tmp_path)
+  (folder,) = tmp_path.iterdir()
+  assert dataset.hashes == {'data.npz': sha256_file(folder / 'data.npz')}
+
+
+def test_bundled_data_need_no_root(tmp_path):
+  dataset = load(Digits(), '', tmp_path / 'cache')
+  assert dataset.origin == 'bundled'
+  assert list(dataset.hashes) == ['digits.csv.gz']
+  assert not (tmp_path / 'cache').exists()
+  with pytest.raises(DataError, match='Leave data.root empty'):
+    load(Digits(), str(tmp_path), tmp_path)
+
+
+def test_digits_are_those_of_scikit_learn(tmp_path):
+  from sklearn.datasets import load_digits
+
+  digits = load_digits()
+  splits = load(Digits(), '', tmp_path).splits
+  assert [len(splits[name]) for name in ('train', 'valid', 'test')] == [1078, 270, 449]
+  for split in splits.values():
+    rows = [int(name.split('/')[1]) for name in split.ids]
+    np.testing.assert_array_equal(split.label, digits.target[rows])
+    np.testing.assert_array_equal(split.inputs['fine'] * 16, digits.data[rows])
+    corner = digits.images[rows][:, 4:6, 2:4].mean(axis=(1, 2)) / 16  # Block (2, 1).
+    np.testing.assert_array_equal(split.inputs['coarse'][:, 2 * 4 + 1], corner)
+
+
+def test_loading_validates(tmp_path):
+  Rosmap().write_stand_in(tmp_path, 0)
+  path = tmp_path / '2_te.csv'
+  lines = path.read_text().splitlines()
+  lines[7] = lines[7].replace(lines[7].split(',')[0], 'nan', 1)
+  path.write_text('\n'.join(lines))
+  with pytest.raises(DataError, match='methylation: 1 of 60 .* test/0007'):
+    load(Rosmap(), str(tmp_path), tmp_path)
