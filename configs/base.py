@@ -13,27 +13,39 @@ DATASETS = {
   'arrays': dict(file='data.npz', valid_fraction=0.15, split_seed=0),
   'avmnist': {},
   'brca': dict(valid_fraction=0.2, split_seed=0),
-  'digits': dict(split_seed=0),
+  'digits': dict(valid_fraction=0.15, test_fraction=0.25, split_seed=0),
   'mmimdb': dict(nan_rows='zero'),
   'mosei': dict(
     file='mosei_senti_data.pkl',
+    padding='masked',
     label='real',
-    padding='fixed',
-    max_length=50,
     znorm=False,
+    max_length=50,
   ),
   'mosi': dict(label='binary', valid_fraction=0.15, split_seed=0),
   'rosmap': dict(valid_fraction=0.2, split_seed=0),
 }
 
+# `features` of a head is set to the number of outputs; 0 elsewhere means no last layer.
 ENCODERS = {
-  'identity': {},
-  'mlp': dict(hidden=(), features=0),
+  'gru': dict(features=128, readout='last', project=0),
+  'identity': dict(flatten=True),
+  'lenet': dict(channels=6, blocks=3, features=0),
+  'maxout': dict(
+    hidden=(512, 512), features=0, pieces=2, dropout=0.3, input_epsilon=1e-4
+  ),
+  'mlp': dict(hidden=(), features=0, dropout=0.0),
+  'transformer': dict(
+    features=120, blocks=5, heads=5, feedforward=2048, dropout=0.1, readout='last'
+  ),
 }
 
 FUSIONS = {
   'average': {},
-  'concat': {},
+  'concat': dict(flatten=True),
+  'low_rank': dict(features=512, rank=128, train_factors=True),
+  'multiplicative': dict(kind='matrix', features=1024, context=''),
+  'tensor': {},
 }
 
 
@@ -199,4 +211,12 @@ def get_config():
   config.dtype = 'float32'  # Compute type; bfloat16 keeps float32 parameters.
   config.steps_per_call = 100  # At most so many steps between looks at signals.
   config.checkpoint_seconds = 30.0  # Between checkpoints; 0 saves after every call.
+  return config
+
+
+def run(dataset, main):
+  """A run whose main stage is `main`, on `dataset`."""
+  config = get_config()
+  config.update(main)
+  config.data = dataset
   return config

@@ -195,7 +195,8 @@ def _lookup(kind: str, table: Mapping[str, Any], name: str) -> Any:
 def _make(kind: str, table: Mapping[str, Any], entry: Mapping[str, Any], **fixed):
   """Builds `table[entry['name']]` with the entry's other items as fields."""
   cls = _lookup(kind, table, entry.get('name', ''))
-  options = {key: value for key, value in entry.items() if key != 'name'} | fixed
+  options = {key: _plain(value) for key, value in entry.items() if key != 'name'}
+  options |= fixed
   fields = {f.name for f in dataclasses.fields(cls)} - {'parent', 'name'}
   if unknown := sorted(set(options) - fields):
     raise ConfigError(
@@ -205,6 +206,11 @@ def _make(kind: str, table: Mapping[str, Any], entry: Mapping[str, Any], **fixed
     return cls(**options)
   except TypeError as error:
     raise ConfigError(f'{kind} {entry["name"]!r}: {error}.') from error
+
+
+def _plain(value: Any) -> Any:
+  """A config's value; a list that came from JSON is a tuple again."""
+  return tuple(_plain(item) for item in value) if isinstance(value, list) else value
 
 
 class _Builder:

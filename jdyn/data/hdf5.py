@@ -26,7 +26,10 @@ def open_file(path: Path) -> Iterator[Any]:
   try:
     with h5py.File(path, 'r') as file:
       yield file
-  except OSError as error:
+  except DataError:
+    raise
+  except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    # A flipped byte makes h5py raise any of these, not only OSError.
     raise DataError(
       f'{path}: not readable as HDF5 ({error}). Copy or download it again.'
     ) from error
@@ -43,7 +46,7 @@ def children(file: Any, name: str = '') -> list[str]:
   node = _resolve(file, name) if name else file
   if not isinstance(node, h5py.Group):
     raise DataError(f'{file.filename}: {name} is not a group. Check the layout.')
-  return sorted(node)
+  return sorted(node, key=str)
 
 
 def read(
@@ -58,7 +61,7 @@ def read(
     kinds: NumPy kinds that it may have (`fiubS`, and `O` for text); any if empty.
 
   Raises:
-    DataError: if it is absent, a link, not a dataset, or of another shape or type.
+    DataError: if it is absent, a link, empty of bytes, or of another shape or type.
   """
   import h5py
 
@@ -75,6 +78,11 @@ def read(
     raise DataError(
       f'{where} has shape {dataset.shape} instead of {wanted}. '
       'Is this the file that its name says?'
+    )
+  if dataset.size and not dataset.id.get_storage_size():
+    raise DataError(
+      f'{where} was declared but never written; its writer must have been interrupted. '
+      'Write or download the file again.'
     )
   kind = dataset.dtype.kind
   is_text = h5py.check_string_dtype(dataset.dtype) is not None
@@ -103,7 +111,7 @@ def _resolve(file: Any, name: str) -> Any:
     link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
     if link is None:
       raise DataError(
-        f'{file.filename}: no dataset {name}; there are {sorted(file)}. '
+        f'{file.filename}: no dataset {name}; there are {[*file]}. '
         'Check the file and the modality names.'
       )
     if not isinstance(link, h5py.HardLink):

@@ -14,22 +14,18 @@ FSDD and ESC-50 noise. This is the same recipe, except that
 - grey levels are linear in decibel; there, a colour map bends them slightly;
 - noise, if any, is synthetic: pink, at a given signal-to-noise ratio.
 
-So results on it are not comparable with published ones; call it "AV-MNIST rebuilt".
+Validation, which the source takes from the end of train, hears the speakers of
+train; only the test set is new voices. Results are not comparable with published
+ones; call it "AV-MNIST rebuilt".
 """
 
 import dataclasses
-import gzip
 import hashlib
 import itertools
 import json
-import math
 import os
 import platform
-import re
 import shutil
-import struct
-import wave
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -39,18 +35,13 @@ import numpy as np
 
 from jdyn.data.dataset import DataError
 from jdyn.data.hashing import sha256_file
+from jdyn.data.mnist import FILES, mnist_path, read_mnist
+from jdyn.data.pca import fit_pca
+from jdyn.data.spectrogram import SIZE, add_noise, spectrogram
+from jdyn.data.spoken_digits import Recording, find_recordings, read_wav
 
-RATE = 8000
-"""Samples per second of an FSDD recording."""
-
-SIZE = 112
-"""Frames and frequencies of a spectrogram."""
-
-_NFFT = 2 * SIZE - 1  # An odd length has (n + 1) / 2 frequencies.
-_PIXELS = 28 * 28
-_MAX_IDX_BYTES = 2**30  # MNIST has 47 million.
 _PARTS = ('train', 'test')
-_MNIST = {'train': 'train', 'test': 't10k'}
+_PIXELS = 28 * 28
 _FIRST_TEST_INDEX = 40  # With audio_split='index': of 50, as the circulating files.
 _BLOCK = 4096  # Rows written at a time.
 
@@ -103,142 +94,6 @@ class Recipe:
         raise ValueError(f'{name}={value}; expected at least 1, or None for all.')
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Recording:
-  """One wav file, `{digit}_{speaker}_{index}.wav`."""
-
-  digit: int
-  speaker: str
-  index: int
-  path: Path
-
-
-# --- Images -----------------------------------------------------------------
-
-
-def read_idx(path: Path) -> np.ndarray:
-  """An MNIST file of unsigned bytes, gzipped or not: `u8[...]`.
-
-  Raises:
-    DataError: if it is no such file, or its size is not what its header says.
-  """
-  opener = gzip.open if path.suffix == '.gz' else open
-  try:
-    with opener(path, 'rb') as file:
-      zeros, kind, rank = struct.unpack('>HBB', file.read(4))
-      if zeros or kind != 8 or not 1 <= rank <= 3:
-        raise DataError(f'{path}: not an idx file of bytes. Fetch it again.')
-      shape = struct.unpack(f'>{rank}I', file.read(4 * rank))
-      size = math.prod(shape)
-      if size > _MAX_IDX_BYTES:
-        raise DataError(f'{path}: {shape} bytes promised; not a file of MNIST.')
-      data = file.read(size + 1)  # Never more than the header promises, but for one.
-  except (struct.error, EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise DataError(
-      f'{path}: truncated or damaged ({error}). Fetch it again.'
-    ) from error
-  if len(data) != size:
-    found = 'more' if len(data) > size else len(data)
-    raise DataError(
-      f'{path}: the header promises {size} bytes, there are {found}. Fetch it again.'
-    )
-  return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def read_mnist(
-  root: Path, part: str, limit: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-  """Images `u8[N, 784]` and labels `u8[N]` of `train` or `test`, in MNIST's order.
-
-  Raises:
-    DataError: if a file is absent or damaged, or the two do not fit.
-  """
-  images = read_idx(_idx_path(root, part, 'images-idx3-ubyte'))
-  labels = read_idx(_idx_path(root, part, 'labels-idx1-ubyte'))
-  if (
-    images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]
-  ):
-    raise DataError(
-      f'{root}: {part} has images {images.shape} and labels {labels.shape}; expected '
-      '(N, 28, 28) and (N,).'
-    )
-  if len(labels) == 0 or labels.max() > 9:
-    raise DataError(f'{root}: the {part} labels are not digits from 0 to 9.')
-  return images.reshape(-1, _PIXELS)[:limit], labels[:limit]
-
-
-def _idx_path(root: Path, part: str, rest: str) -> Path:
-  plain = root / f'{_MNIST[part]}-{rest}'
-  for path in (plain, plain.with_name(f'{plain.name}.gz')):
-    if path.is_file():
-      return path
-  raise DataError(f'{plain}[.gz]: absent. Expected the four files of MNIST in {root}.')
-
-
-@dataclasses.dataclass(frozen=True)
-class PCA:
-  """Principal components.
-
-  Attributes:
-    mean: `f64[784]` of the images.
-    components: `f64[K, 784]`, orthonormal, the one of most variance first.
-    variance_share: what part of the variance the components hold.
-  """
-
-  mean: np.ndarray
-  components: np.ndarray
-  variance_share: float
-
-  def reduce(self, images: np.ndarray) -> np.ndarray:
-    """The images' projection on the components, without the mean: `f64[N, 784]`."""
-    return (images - self.mean) @ self.components.T @ self.components
-
-
-def fit_pca(images: np.ndarray, count: int) -> PCA:
-  """The first `count` principal components of `u8[N, 784]`.
-
-  Every intermediate up to the covariance is a whole number below 2**53, so it is
-  exact and does not depend on the order in which a BLAS adds.
-  """
-  size = len(images)
-  total = images.sum(0, dtype=np.float64)
-  gram = np.zeros((_PIXELS, _PIXELS))
-  for block in np.split(images, range(_BLOCK, size, _BLOCK)):
-    block = block.astype(np.float64)
-    gram += block.T @ block
-  covariance = (size * gram - np.outer(total, total)) / size**2
-  values, vectors = np.linalg.eigh(covariance)
-  kept = slice(None, -count - 1, -1)  # eigh sorts upwards.
-  share = values[kept].sum() / max(values.sum(), np.finfo(float).tiny)
-  return PCA(total / size, vectors[:, kept].T, float(share))
-
-
-# --- Audio ------------------------------------------------------------------
-
-
-def find_recordings(root: Path) -> list[Recording]:
-  """The recordings in a folder, sorted by digit, speaker and index.
-
-  Raises:
-    DataError: if there is none, or a wav file has another kind of name.
-  """
-  recordings = []
-  for path in root.glob('*.wav'):
-    match = re.fullmatch(r'([0-9])_([A-Za-z]+)_([0-9]+)\.wav', path.name)
-    if not match:
-      raise DataError(
-        f'{path}: expected a name like 7_theo_12.wav (digit, speaker, no).'
-      )
-    digit, speaker, index = match.groups()
-    recordings.append(Recording(int(digit), speaker, int(index), path))
-  if not recordings:
-    raise DataError(
-      f'{root}: no wav files. Expected the folder `recordings` of '
-      'https://github.com/Jakobovski/free-spoken-digit-dataset.'
-    )
-  return sorted(recordings)
-
-
 def split_recordings(
   recordings: Sequence[Recording], recipe: Recipe
 ) -> dict[str, dict[int, list[Recording]]]:
@@ -282,96 +137,10 @@ def pair(
   turns = {digit: itertools.cycle(pool) for digit, pool in pools.items()}
   pairs = [next(turns[int(label)]) for label in labels]
   for row, (label, recording) in enumerate(zip(labels, pairs, strict=True)):
-    # The original's files fail here, so it is read from the name once more.
+    # Where the circulating files drifted apart, so once more, and from the name.
     if int(recording.path.name[0]) != label:
       raise DataError(f'{recording.path}: paired with row {row}, which is a {label}.')
   return pairs
-
-
-def read_wav(path: Path) -> np.ndarray:
-  """The samples of a recording: `i16[L]`.
-
-  Raises:
-    DataError: if it is not 8 kHz, mono, 16 bit, or is cut short.
-  """
-  try:
-    with wave.open(str(path), 'rb') as file:
-      form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
-      count = file.getnframes()
-      data = file.readframes(count)
-  except (wave.Error, EOFError) as error:
-    raise DataError(f'{path}: not a wav file ({error}). Fetch it again.') from error
-  if form != (RATE, 1, 16):
-    raise DataError(
-      f'{path}: {form[0]} Hz, {form[1]} channels, {form[2]} bit; expected {RATE} Hz, '
-      '1 channel, 16 bit. Convert it.'
-    )
-  if len(data) != 2 * count:
-    raise DataError(f'{path}: {len(data)} of {2 * count} bytes. Fetch it again.')
-  return np.frombuffer(data, '<i2')
-
-
-def window(length: int) -> tuple[int, int]:
-  """Window and hop, in samples, that cut a clip into exactly `SIZE` frames.
-
-  The window is the shortest from ceil(length / SIZE) - 1 on for which there is such
-  a hop, not longer than the window; of several hops the longest is taken.
-
-  Raises:
-    DataError: if the clip is too short or too long for that.
-  """
-  # From _NFFT + 1 on, a frame would be longer than its transform.
-  for size in range(max(-(-length // SIZE) - 1, 1), _NFFT + 1):
-    hop = (length - size) // (SIZE - 1)
-    if 1 <= hop <= size and length < size + SIZE * hop:
-      return size, hop
-  raise DataError(
-    f'A clip of {length} samples cannot be cut into {SIZE} frames of at most {_NFFT} '
-    'samples. Trim or drop it.'
-  )
-
-
-def spectrogram(samples: np.ndarray) -> np.ndarray:
-  """A clip as a grey image: `u8[112, 112]`, the loudest point 0, the quietest 255.
-
-  Time runs to the right, frequency upwards. Power spectral density with a Hann
-  window, in decibel, scaled by clip. Where nothing at all sounds, decibels end at the
-  quietest sound of the clip.
-
-  Raises:
-    DataError: if the clip is silent, too short or too long.
-  """
-  size, hop = window(len(samples))
-  frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), size)
-  spectrum = np.fft.rfft(frames[::hop][:SIZE] * np.hanning(size), _NFFT)
-  power = np.abs(spectrum.T[::-1]) ** 2
-  power[:-1] *= 2  # One-sided: all but 0 Hz, now the last row, stand for two.
-  if not power.any():
-    raise DataError('A silent clip has no spectrogram.')
-  level = 10 * np.log10(np.maximum(power, power[power > 0].min()))
-  low, high = level.min(), level.max()
-  scaled = (level - low) / max(high - low, np.finfo(float).tiny)
-  return (255 - np.rint(255 * scaled)).astype(np.uint8)
-
-
-def pink_noise(length: int, random: np.random.RandomState) -> np.ndarray:
-  """Noise whose power falls with 1 / frequency, and whose mean power is 1: `f64[L]`."""
-  spectrum = np.fft.rfft(random.standard_normal(length))
-  spectrum[0] = 0
-  spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
-  noise = np.fft.irfft(spectrum, length)
-  return noise / np.sqrt(np.mean(noise**2))
-
-
-def add_noise(samples: np.ndarray, snr_db: float, seed: int, name: str) -> np.ndarray:
-  """The clip with pink noise that depends on `seed` and the file's `name` only."""
-  digest = hashlib.sha256(f'{seed}/{name}'.encode()).digest()
-  random = np.random.RandomState(int.from_bytes(digest[:4], 'little'))
-  power = np.mean(samples.astype(np.float64) ** 2) * 10 ** (-snr_db / 10)
-  return samples + np.sqrt(power) * pink_noise(len(samples), random)
-
-
-# --- The dataset ------------------------------------------------------------
 
 
 def prepare_avmnist(
@@ -495,8 +264,8 @@ def _manifest(
   sources = {
     path.name: sha256_file(path)
     for part in _PARTS
-    for rest in ('images-idx3-ubyte', 'labels-idx1-ubyte')
-    for path in [_idx_path(mnist, part, rest)]
+    for rest in FILES
+    for path in [mnist_path(mnist, part, rest)]
   }
   wavs = hashlib.sha256()
   for recording in recordings:

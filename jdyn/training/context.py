@@ -1,14 +1,19 @@
 """What the stages of one run share."""
 
 import dataclasses
+import logging
 import signal
+import time
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from jdyn import build
 from jdyn.data.dataset import Dataset
 from jdyn.training.parallel import Parallel
+
+_LOG = logging.getLogger(__name__)
 
 
 class Preempted(Exception):  # noqa: N818
@@ -26,7 +31,7 @@ class Context:
     parallel: how the batch lies on the devices.
     workdir: of the run.
     stop: says whether the process was asked to end.
-    started: `time.time()` at the start of the process, for the first-step line.
+    first_step: says once how long it took to get to the first training step.
   """
 
   config: ConfigDict
@@ -35,11 +40,27 @@ class Context:
   parallel: Parallel
   workdir: Path
   stop: 'StopFlag'
-  started: float
+  first_step: 'FirstStep'
 
   def folder(self, stage: build.Stage) -> Path:
     """Where a stage keeps its files."""
     return self.workdir / 'stages' / stage.name
+
+
+class FirstStep:
+  """Logs, once, the time from the start of the process to the first step."""
+
+  def __init__(self, started: float):
+    """`started` is `time.time()` at the start of the process."""
+    self._started: float | None = started
+
+  def report(self) -> None:
+    """To be called after every compiled call; only the first one says something."""
+    if self._started is None:
+      return
+    seconds, self._started = time.time() - self._started, None
+    cache = jax.config.jax_compilation_cache_dir or 'none'
+    _LOG.info('First training step %.1f s after start (cache: %s).', seconds, cache)
 
 
 class StopFlag:

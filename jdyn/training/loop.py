@@ -13,7 +13,7 @@ from jdyn.data.holdout import hold_out
 from jdyn.data.load import load
 from jdyn.evaluators.report import write_report
 from jdyn.training import variables
-from jdyn.training.context import Context, StopFlag
+from jdyn.training.context import Context, FirstStep, StopFlag
 from jdyn.training.parallel import Parallel
 from jdyn.training.stage import train_stage
 from jdyn.training.workdir import Lock, describe
@@ -48,7 +48,7 @@ def train(config: ConfigDict, workdir: Path, started: float | None = None) -> Pa
       parallel.check(each.batch_size)
     describe(workdir, config.to_dict(), dataset)
     context = Context(
-      config, run, dataset, parallel, workdir, stop, started or time.time()
+      config, run, dataset, parallel, workdir, stop, FirstStep(started or time.time())
     )
     _train_tree(stage, dataset.splits['train'], context)
     return write_report(workdir)

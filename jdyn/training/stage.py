@@ -1,12 +1,10 @@
 """Trains one stage: from a checkpoint or from nothing, to its result file."""
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +16,6 @@ from jdyn.data.dataset import Split
 from jdyn.data.order import chain_hash, split_steps, train_rows
 from jdyn.data.pipeline import assemble
 from jdyn.evaluators.predictions import from_outputs, score_all
-from jdyn.models.input_names import input_names
 from jdyn.models.precomputed import logits_key
 from jdyn.training import selection, variables
 from jdyn.training.checkpoint import Checkpoints
@@ -26,6 +23,7 @@ from jdyn.training.context import Context, Preempted
 from jdyn.training.feed import make_feed
 from jdyn.training.guard import diagnose
 from jdyn.training.logging import MetricLog, Progress, write_json
+from jdyn.training.predict import predict, read_hparams
 from jdyn.training.programs import Evaluator, TrainPrograms, hparams_at
 from jdyn.training.state import TrainState
 from jdyn.training.step import weight_key
@@ -68,32 +66,6 @@ def train_stage(
   _write_result(stage, splits, whole, best, hparams, context)
 
 
-def predict(
-  stage: build.Stage, split: Split, found: Any, hparams: Any, context: Context
-) -> Outputs:
-  """Outputs `[S, N, ...]` of a stage's whole model on every example of a split.
-
-  Args:
-    stage: whose model it is.
-    split: of the dataset.
-    found: variables `[S, ...]`.
-    hparams: at evaluation, `[S]`.
-    context: of the run.
-  """
-  evaluator = Evaluator(
-    stage.model,
-    split.only(input_names(stage.model)),
-    context.parallel,
-    len(context.run.seeds),
-    task=stage.task,
-    terms={},
-    batch_size=stage.batch_size,
-    device_bytes=context.run.device_bytes,
-    keep=True,
-  )
-  return evaluator(found, hparams, {})[1]
-
-
 def _add_expert_logits(
   stage: build.Stage,
   splits: Mapping[str, Split],
@@ -110,17 +82,22 @@ def _add_expert_logits(
     cached = {}
     for path, expert in sorted(stage.experts.items()):
       hparams = read_hparams(context.folder(expert))
-      outputs = predict(expert, split, experts[path], hparams, context)
+      outputs = _predict(expert, split, experts[path], hparams, context)
       cached[logits_key(path)] = np.moveaxis(outputs.logits, 0, 1)
     inputs = {**split.inputs, **cached}
     found[name] = dataclasses.replace(split, inputs=inputs, per_seed=tuple(cached))
   return found
 
 
-def read_hparams(folder: Path) -> dict[str, np.ndarray]:
-  """What a finished stage was evaluated with, `[S]` each."""
-  result = json.loads((folder / 'result.json').read_text())
-  return {name: np.asarray(value) for name, value in result['hparams'].items()}
+def _predict(stage, split, found, hparams, context: Context) -> Outputs:
+  return predict(
+    stage,
+    split,
+    found,
+    hparams,
+    parallel=context.parallel,
+    device_bytes=context.run.device_bytes,
+  )
 
 
 class _Trainer:
@@ -183,8 +160,7 @@ class _Trainer:
       for (start, steps), xs in zip(calls, self._feed.calls(calls), strict=True):
         state, metrics = self._programs.call(state, data, xs)
         metrics = jax.tree.map(np.asarray, metrics)
-        if start == step == calls[0][0]:
-          self._log_first_step()
+        self._context.first_step.report()
         step = start + steps
         self._check_finite(state)
         chain = chain_hash(chain, self._rows(start, steps))
@@ -242,11 +218,6 @@ class _Trainer:
     """What varies by step as it is at evaluation, for the step `[S]` of each seed."""
     values = jax.vmap(partial(hparams_at, self._programs.schedules))(jnp.asarray(steps))
     return jax.tree.map(np.asarray, self._stage.eval_hparams(values))
-
-  def _log_first_step(self) -> None:
-    seconds = time.time() - self._context.started
-    cache = jax.config.jax_compilation_cache_dir or 'none'
-    _LOG.info('First training step %.1f s after start (cache: %s).', seconds, cache)
 
   def _train_record(self, step: int, metrics, chain: str) -> dict[str, Any]:
     """One line of the log for a call: means over its steps, one value per seed."""
@@ -346,7 +317,7 @@ def _write_result(
   folder, costs = context.folder(stage), stage.costs
   scores = {}
   for name in ('valid', 'test'):
-    outputs = predict(stage, splits[name], whole, hparams, context)
+    outputs = _predict(stage, splits[name], whole, hparams, context)
     predictions = from_outputs(
       outputs, splits[name], about={'stage': stage.name, 'split': name}
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jdyn.data.dataset import Dataset
+from jdyn.data.dataset import Dataset, DataSpec, ModalitySpec
 from jdyn.training.logging import write_json
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
@@ -19,6 +19,29 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'num
 
 class WorkdirError(RuntimeError):
   """A folder that this run must not write to."""
+
+
+def read_spec(workdir: Path) -> DataSpec:
+  """The specification of the data that a run was trained on.
+
+  Raises:
+    WorkdirError: the folder holds no run.
+  """
+  path = workdir / 'data.json'
+  if not path.exists():
+    raise WorkdirError(f'{workdir} holds no run: {path} does not exist.')
+  data = json.loads(path.read_text())
+  spec = data['spec']
+  return DataSpec(
+    name=data['name'],
+    task=spec['task'],
+    num_outputs=spec['num_outputs'],
+    class_names=tuple(spec['class_names']),
+    modalities={
+      name: ModalitySpec(tuple(entry['shape']), entry['sequence'])
+      for name, entry in spec['modalities'].items()
+    },
+  )
 
 
 class Lock:
@@ -63,7 +86,8 @@ def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None
       'num_outputs': dataset.spec.num_outputs,
       'class_names': list(dataset.spec.class_names),
       'modalities': {
-        name: list(modality.shape) for name, modality in dataset.spec.modalities.items()
+        name: {'shape': list(modality.shape), 'sequence': modality.sequence}
+        for name, modality in dataset.spec.modalities.items()
       },
     },
   }

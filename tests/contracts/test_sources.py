@@ -104,7 +104,9 @@ def test_decode_is_the_same_on_numpy_and_jax(dataset):
   inputs = split.select(np.arange(3)).inputs
   ours = split.decode(inputs)
   # On a device there may be a further axis in front, for the steps of a call.
-  theirs = split.decode({name: jnp.asarray(leaf)[None] for name, leaf in inputs.items()})
+  theirs = split.decode(
+    {name: jnp.asarray(leaf)[None] for name, leaf in inputs.items()}
+  )
   for name, value in ours.items():
     assert theirs[name].dtype == value.dtype
     np.testing.assert_array_equal(theirs[name][0], value)

@@ -12,7 +12,10 @@ from jdyn.data.validate import validate
 SPEC = DataSpec(
   name='toy',
   task='multiclass',
-  modalities={'table': ModalitySpec((3,)), 'words': ModalitySpec((4, 2), sequence=True)},
+  modalities={
+    'table': ModalitySpec((3,)),
+    'words': ModalitySpec((4, 2), sequence=True),
+  },
   num_outputs=3,
   class_names=('a', 'b', 'c'),
 )

@@ -27,9 +27,11 @@ def test_non_local_gate_and_fusion_transformers(load):
 
   def early(weights, inputs):
     encoder, variables = convert.transformer(weights, 'early.', heads=3)
-    head = {'params': {'dense_0': convert.dense(weights, 'early.linear')}}
+    head = convert.dense(weights, 'early.linear')
     features = encoder.apply(variables, inputs['e'], train=False)
-    return MLP(features=1).apply(head, features, train=False)
+    return MLP(head['bias'].shape[0]).apply(
+      {'params': {'dense_0': head}}, features, train=False
+    )
 
   def late(weights, inputs):
     encoder, variables = convert.transformer(weights, 'late.', heads=3)

@@ -6,6 +6,7 @@ from jdyn.data.sources.digits import Digits
 from jdyn.data.sources.mmimdb import MMIMDB
 from jdyn.data.sources.mogonet import Brca, Rosmap
 from jdyn.data.sources.mosi import Mosi
+from jdyn.data.sources.multibench import MultiBench
 
 SOURCES = {
   'arrays': Arrays,
@@ -13,6 +14,7 @@ SOURCES = {
   'brca': Brca,
   'digits': Digits,
   'mmimdb': MMIMDB,
+  'mosei': MultiBench,
   'mosi': Mosi,
   'rosmap': Rosmap,
 }

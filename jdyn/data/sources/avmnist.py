@@ -91,8 +91,9 @@ built by: python -m jdyn.prepare avmnist --mnist DIR --fsdd DIR --out <root>"""
 
 def _decode(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
   """Stored values to `f32[..., 28, 28, 1]` and `f32[..., 112, 112, 1]`."""
-  image = inputs['image'].astype('float32') / 255
-  audio = inputs['audio'].astype('float32') / 255
+  # Not a division: XLA multiplies by the reciprocal, and NumPy's bits would differ.
+  image = inputs['image'].astype('float32') * (1 / 255)
+  audio = inputs['audio'].astype('float32') * (1 / 255)
   return {
     'audio': audio[..., None],
     'image': image.reshape((*image.shape[:-1], 28, 28, 1)),

@@ -19,7 +19,7 @@ import numpy as np
 
 from jdyn.data import hdf5, stand_in
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import as_ids, require
+from jdyn.data.files import require
 
 _FILE = 'multimodal_imdb.hdf5'
 _TEXT, _IMAGE, _NUM_GENRES = 300, 4096, 23
@@ -111,9 +111,8 @@ or built by make_dataset.py of https://github.com/johnarevalo/gmu-mmimdb"""
       size = len(text)
       image = hdf5.read(file, 'vgg_features', shape=(size, _IMAGE), kinds='f')
       genres = hdf5.read(file, 'genres', shape=(size, _NUM_GENRES), kinds='iub')
-      ids = hdf5.read(file, 'imdb_ids', shape=(size,), kinds='SUO')
+      ids = hdf5.read(file, 'imdb_ids', shape=(size,), kinds='SO')
       ranges = _read_ranges(file, size)
-    ids = as_ids(ids, f'{path}: imdb_ids')
     text = text.astype(np.float32, copy=False)
     unknown = np.isnan(text).all(axis=1)
     if unknown.any():
@@ -218,7 +217,7 @@ def _read_ranges(file: Any, size: int) -> dict[str, tuple[int, int]]:
       f'{where} is missing, and with {size} films instead of {_CANONICAL_SIZE} the '
       'published row numbers do not apply. Write the attribute, as Fuel does.'
     )
-  table = file.attrs['split']
+  table = np.asarray(file.attrs['split'])
   if not {'split', 'source', 'start', 'stop'} <= set(table.dtype.names or ()):
     raise DataError(
       f'{where} has type {table.dtype}; expected columns split, source, start and '

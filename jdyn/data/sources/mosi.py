@@ -214,7 +214,8 @@ def _read_part(folder: Path, part: str, transcripts: _Transcripts) -> Split:
       f'{path}: its features are not those of text_{part}0.csv. '
       'Take both from one release.'
     )
-  rows = as_classes(numbered[:, 0], len(transcripts.ids), str(path))
+  where = f'{path}, whose first column counts rows of {transcripts.path}'
+  rows = as_classes(numbered[:, 0], len(transcripts.ids), where)
   wrong = transcripts.label[rows] != reference
   if wrong.any():
     first = transcripts.ids[rows[np.argmax(wrong)]]

@@ -19,15 +19,6 @@ MAIN = 'main'
 SPLITS = ('test', 'valid')
 """The splits on which every stage is scored."""
 
-_REMEDY = (
-  'Repeat the training command with the same --workdir: it goes on where it was '
-  'stopped.'
-)
-_DAMAGED = (
-  'Restore it from a copy, or delete it and repeat the training command with the same '
-  '--workdir.'
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -35,6 +26,7 @@ class Stage:
 
   Attributes:
     name: `main`, or the path of the expert that it trained.
+    seeds: of the run, in the order of every axis `S`.
     best_epoch: of each seed, from 1.
     select: validation score that picked it.
     parameters: number of trainable values of the whole model.
@@ -47,6 +39,7 @@ class Stage:
   """
 
   name: str
+  seeds: tuple[int, ...]
   best_epoch: tuple[int, ...]
   select: str
   parameters: int
@@ -77,7 +70,6 @@ class Run:
     sizes: examples by split.
     class_names: of the task's outputs; empty for regression.
     task: judges predictions.
-    seeds: of the run, in the order of every axis `S`.
     stages: by name, the main one last.
   """
 
@@ -90,7 +82,6 @@ class Run:
   sizes: Mapping[str, int]
   class_names: tuple[str, ...]
   task: Task
-  seeds: tuple[int, ...]
   stages: Mapping[str, Stage]
 
   @property
@@ -106,108 +97,109 @@ def read_run(workdir: Path) -> Run:
     DataError: a file is missing, damaged or of another run; the message names it
       and says what to do.
   """
-  folders = _stage_folders(workdir)
+  config = _read_json(workdir / 'config.json')
+  environment = _read_json(workdir / 'environment.json')
   path = workdir / 'data.json'
   data = _read_json(path)
-  main_path = workdir / 'stages' / MAIN / 'result.json'
-  result = _read_json(main_path)
-  with _fields_of(main_path):
-    seeds = tuple(result['seeds'])
+  stages = {folder.name: _read_stage(folder) for folder in _stage_folders(workdir)}
   with _fields_of(path):
     spec = data['spec']
     run = Run(
       workdir=workdir,
-      config=_read_json(workdir / 'config.json'),
-      environment=_read_json(workdir / 'environment.json'),
+      config=config,
+      environment=environment,
       dataset=data['name'],
       origin=data['origin'],
       hashes=dict(data['hashes']),
       sizes=dict(data['sizes']),
       class_names=tuple(spec['class_names']),
       task=TASKS[spec['task']](num_outputs=spec['num_outputs']),
-      seeds=seeds,
-      stages={folder.name: _read_stage(folder, seeds) for folder in folders},
+      stages=stages,
     )
+    for stage in stages.values():
+      _check_belongs(stage, run)
   return run
 
 
 def _stage_folders(workdir: Path) -> list[Path]:
   """The folders of all stages, the main one last."""
-  if not workdir.is_dir():
-    raise DataError(f'{workdir} is not a folder; give the --workdir of a training run.')
   folders = sorted(path for path in (workdir / 'stages').glob('*') if path.is_dir())
   if MAIN not in (folder.name for folder in folders):
-    raise DataError(f'{workdir / "stages" / MAIN} is missing. {_REMEDY}')
+    raise _missing(workdir / 'stages' / MAIN)
   return sorted(folders, key=lambda folder: folder.name == MAIN)
 
 
-def _read_stage(folder: Path, seeds: Sequence[int]) -> Stage:
+def _read_stage(folder: Path) -> Stage:
   path = folder / 'result.json'
   result = _read_json(path)
-  log = _read_log(folder / 'metrics.jsonl', len(seeds))
+  predictions = {
+    split: _read_predictions(folder / f'predictions_{split}.npz') for split in SPLITS
+  }
   with _fields_of(path):
-    if tuple(result['seeds']) != tuple(seeds):
-      raise DataError(
-        f'{path} has the seeds {result["seeds"]}, but the main stage has '
-        f'{list(seeds)}; the folder mixes two runs. Train again in a new --workdir.'
-      )
+    seeds = tuple(result['seeds'])
+    train, valid = _read_log(folder / 'metrics.jsonl', len(seeds))
     stage = Stage(
       name=folder.name,
+      seeds=seeds,
       best_epoch=tuple(result['best_epoch']),
       select=result['select'],
       parameters=result['parameters'],
       total_macs=result['macs']['total'],
       path_macs=dict(result['macs']['paths']),
       scores={split: result['splits'][split] for split in SPLITS},
-      predictions={
-        split: _read_predictions(folder / f'predictions_{split}.npz', len(seeds))
-        for split in SPLITS
-      },
-      train=log['train'],
-      valid=log['valid'],
+      predictions=predictions,
+      train=train,
+      valid=valid,
     )
-    missing = {stage.select} - set(stage.valid)
-  if missing:
-    raise DataError(
-      f'{folder / "metrics.jsonl"} lacks the score {stage.select!r}, which {path} '
-      f'says selected the best epoch. {_DAMAGED}'
-    )
+  _require(stage.select in valid, folder / 'metrics.jsonl', f'no {stage.select!r}')
   return stage
 
 
-def _read_predictions(path: Path, num_seeds: int) -> Predictions:
+def _check_belongs(stage: Stage, run: Run) -> None:
+  """Raises DataError if a stage's files are not those of one run."""
+  folder = run.workdir / 'stages' / stage.name
+  same_seeds = stage.seeds == run.main.seeds
+  _require(same_seeds, folder / 'result.json', f'other seeds than stage {MAIN!r}')
+  for split, predictions in stage.predictions.items():
+    path = folder / f'predictions_{split}.npz'
+    want = (len(stage.seeds), run.sizes[split], run.task.num_outputs)
+    for logits in (predictions.logits, *predictions.expert_logits.values()):
+      _require(
+        logits.shape == want,
+        path,
+        f'logits {list(logits.shape)} where the run has [seeds, examples, outputs] = '
+        f'{list(want)}',
+      )
+    _require(len(predictions.label) == want[1], path, 'labels of other examples')
+    for name in stage.path_macs:
+      known = name in predictions.weights and name in predictions.expert_logits
+      _require(known, path, f'nothing for path {name!r}')
+
+
+def _read_predictions(path: Path) -> Predictions:
   if not path.is_file():
-    raise DataError(f'{path} is missing. {_REMEDY}')
-  predictions = Predictions.load(path)
-  if predictions.num_seeds != num_seeds:
-    raise DataError(
-      f'{path} holds predictions of {predictions.num_seeds} seeds, but the run has '
-      f'{num_seeds}. {_DAMAGED}'
-    )
-  return predictions
+    raise _missing(path)
+  return Predictions.load(path)
 
 
-def _read_log(path: Path, num_seeds: int) -> dict[str, dict[str, np.ndarray]]:
-  """Metrics by split and name, `[S, epochs]`."""
+def _read_log(
+  path: Path, num_seeds: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Metrics of training and of validation by name, each `[S, epochs]`."""
   records: dict[str, list[dict[str, Any]]] = {'train': [], 'valid': []}
   for number, line in enumerate(_read_text(path).splitlines(), start=1):
     try:
       record = json.loads(line)
       records[record['split']].append(record)
     except (ValueError, KeyError, TypeError) as error:
-      raise DataError(
-        f'{path}, line {number}: not a record of metrics ({error}). {_DAMAGED}'
-      ) from error
+      raise _damaged(path, f'line {number} is no record of metrics') from error
+  _require(records['train'] and records['valid'], path, 'no whole epoch')
   with _fields_of(path):
-    if not (records['train'] and records['valid']):
-      raise DataError(f'{path} holds no whole epoch. {_REMEDY}')
-    return {
-      'train': _train_epochs(records['train'], num_seeds),
-      'valid': {
-        name: np.array([record[name] for record in records['valid']]).T
-        for name in _metric_names(records['valid'][0], num_seeds)
-      },
+    valid = {
+      name: np.array([record[name] for record in records['valid']]).T
+      for name in _metric_names(records['valid'][0], num_seeds)
     }
+    return _train_epochs(records['train'], num_seeds), valid
 
 
 def _train_epochs(
@@ -215,8 +207,8 @@ def _train_epochs(
 ) -> dict[str, np.ndarray]:
   """One mean per epoch; a record counts by the number of its steps."""
   steps = np.diff([record['step'] for record in records], prepend=0)
-  # No call crosses the border of an epoch; the last call of epoch 1 ends at 1.0.
-  epochs = np.ceil([record['epoch'] - 1e-6 for record in records]).astype(int)
+  # No record crosses the border of an epoch; the last one of epoch 1 ends at 1.0.
+  epochs = np.ceil([record['epoch'] - 1e-6 for record in records])
   share = np.equal.outer(np.unique(epochs), epochs) * steps  # [epochs, records]
   share = share / share.sum(axis=1, keepdims=True)
   return {
@@ -238,18 +230,17 @@ def _read_text(path: Path) -> str:
   try:
     return path.read_text(encoding='utf-8')
   except FileNotFoundError as error:
-    raise DataError(f'{path} is missing. {_REMEDY}') from error
+    raise _missing(path) from error
   except (OSError, UnicodeDecodeError) as error:
-    raise DataError(f'{path} cannot be read ({error}). {_DAMAGED}') from error
+    raise _damaged(path, str(error)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
   try:
     value = json.loads(_read_text(path))
   except json.JSONDecodeError as error:
-    raise DataError(f'{path} is not JSON ({error}). {_DAMAGED}') from error
-  if not isinstance(value, dict):
-    raise DataError(f'{path} is not a JSON object. {_DAMAGED}')
+    raise _damaged(path, f'not JSON ({error})') from error
+  _require(isinstance(value, dict), path, 'not a JSON object')
   return value
 
 
@@ -261,8 +252,27 @@ def _fields_of(path: Path) -> Iterator[None]:
   except DataError:
     raise
   except KeyError as error:
-    raise DataError(f'{path} lacks or has an unknown {error}. {_DAMAGED}') from error
+    raise _damaged(path, f'{error} is missing or unknown') from error
   except (TypeError, ValueError, AttributeError) as error:
-    raise DataError(f'{path} has a field of the wrong kind: {error}. {_DAMAGED}') from (
-      error
-    )
+    raise _damaged(path, f'a field of the wrong kind, {error}') from error
+
+
+def _require(condition: Any, path: Path, what: str) -> None:
+  if not condition:
+    raise _damaged(path, what)
+
+
+def _missing(path: Path) -> DataError:
+  return DataError(
+    f'{path} is missing, so this is not the folder of a finished run. Give the '
+    '--workdir of one, or repeat the training command: it goes on where it stopped.'
+  )
+
+
+def _damaged(path: Path, what: str) -> DataError:
+  stage = path.parent.parent.name == 'stages'
+  return DataError(
+    f'{path} is damaged or of another run: {what}. Restore it, or delete '
+    f'{path.parent if stage else path} and repeat the training command with the same '
+    '--workdir.'
+  )

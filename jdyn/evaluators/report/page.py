@@ -1,0 +1,439 @@
+"""The page itself: sections of tables and plots, in one HTML text."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from jdyn.evaluators.report import plots, scores
+from jdyn.evaluators.report.run import Run, Stage
+from jdyn.tasks import Multiclass, Multilabel, Regression
+
+_STAND_IN = 'synthetic stand-in'
+
+# System colours follow the reader's light or dark setting.
+_CSS = """
+:root { color-scheme: light dark }
+body { background: Canvas; color: CanvasText; font: 16px/1.45 system-ui, sans-serif;
+  margin: 0 auto; max-width: 64rem; padding: 0.5rem 1rem 3rem }
+h1 { font-size: 1.5rem; margin-bottom: 0.2rem; overflow-wrap: anywhere }
+h2 { border-bottom: 1px solid #8886; font-size: 1.2rem; margin-top: 2.2rem }
+.alarm { background: #b00020; border-radius: 0.4rem; color: #fff; font-weight: bold;
+  padding: 0.7rem 1rem }
+.warning { border-left: 0.4rem solid #d55e00; background: #d55e0022;
+  padding: 0.5rem 1rem }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.6rem 0 }
+th, td { border-bottom: 1px solid #8884; padding: 0.25rem 0.7rem; text-align: right;
+  vertical-align: top; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+.facts td { overflow-wrap: anywhere; text-align: left; white-space: normal }
+.facts th { vertical-align: top }
+.strong td { background: #0072b226; font-weight: bold }
+td b { text-decoration: underline }
+small, figcaption, .note { font-size: 0.82rem; font-weight: normal; opacity: 0.8 }
+td small { display: block }
+.plots { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)) }
+figure { margin: 0 }
+svg { height: auto; max-width: 100% }
+pre { max-height: 30rem; overflow: auto }
+"""
+
+_KINDS = {
+  'stage': 'expert alone',
+  'path': 'as a path of the main model',
+  'uniform': 'plain average of the experts',
+  'oracle': 'bound: for each example the cheapest path that is right',
+  'model': 'main model',
+}
+
+
+def page(run: Run) -> str:
+  """The whole page."""
+  return _Page(run).text()
+
+
+class _Page:
+  """Writes one run; holds what every plot needs."""
+
+  def __init__(self, run: Run):
+    self._run, self._main = run, run.main
+    self._num_plots = 0
+    self._several = len(self._main.seeds) > 1
+
+  def text(self) -> str:
+    """All sections in their order."""
+    name = f'{self._run.dataset}: {self._run.workdir.resolve().name}'
+    body = [
+      f'<h1>{escape(name)}</h1>',
+      self._head(),
+      self._warnings(),
+      self._results(),
+      self._cost(),
+      self._gate(),
+      self._routed(),
+      self._mistakes(),
+      self._curves(),
+      self._config(),
+    ]
+    return (
+      '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+      '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+      f'<title>{escape(name)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n'
+      + '\n'.join(part for part in body if part)
+      + '\n</body>\n</html>\n'
+    )
+
+  def _head(self) -> str:
+    run = self._run
+    sizes = ', '.join(f'{n:,} {split}' for split, n in run.sizes.items())
+    facts = {
+      'dataset': f'{run.dataset} ({run.origin})',
+      'examples': sizes,
+      'task': type(run.task).__name__.lower(),
+      'seeds': ', '.join(map(str, self._main.seeds)),
+      **{name: _plain(value) for name, value in run.environment.items()},
+    }
+    parts = [_facts(facts)]
+    if run.origin == _STAND_IN:
+      parts.insert(
+        0,
+        '<p class="alarm">SYNTHETIC STAND-IN: the data are made up. Nothing on this '
+        f'page says anything about the real {escape(run.dataset)}.</p>',
+      )
+    hashes = _facts(run.hashes) if run.hashes else '<p>No files were read.</p>'
+    parts.append(_details('SHA-256 of the data files', hashes))
+    return '\n'.join(parts)
+
+  def _warnings(self) -> str:
+    """One box per path that the gate hardly ever, or nearly always, chooses."""
+    boxes = []
+    for path, shares in scores.collapsed(self._main).items():
+      seeds = ', '.join(f'{share:.1%} for seed {s}' for s, share in shares.items())
+      boxes.append(
+        f'<p class="warning"><strong>The gate has collapsed:</strong> path '
+        f'<em>{escape(path)}</em> gets {seeds} of the validation examples, less than '
+        f'{scores.COLLAPSE:.0%} or more than {1 - scores.COLLAPSE:.0%}.</p>'
+      )
+    return '\n'.join(boxes)
+
+  def _results(self) -> str:
+    kind = (
+      'In brackets the 95 % interval of the mean over '
+      f'{len(self._main.seeds)} seeds (Student’s t).'
+      if self._several
+      else 'One seed: in brackets Wilson’s 95 % interval over the examples, for '
+      'scores that are shares of examples. It says nothing about other seeds.'
+    )
+    return _section(
+      'Results',
+      f'<h3>Test, {self._size("test")} examples</h3>',
+      self._result_table('test'),
+      _details(
+        f'Validation, {self._size("valid")} examples', self._result_table('valid')
+      ),
+      f'<p class="note">{kind} MACs: multiply-accumulates that an example needs on '
+      'average; for a path of a gated model the gate is included.</p>',
+    )
+
+  def _size(self, split: str) -> str:
+    return f'{self._run.sizes[split]:,}'
+
+  def _result_table(self, split: str) -> str:
+    task = self._run.task
+    # The score that counts comes first. The loss of a regression is its error.
+    names = sorted(task.score_names, key=lambda name: name != task.main_score)
+    if isinstance(task, Regression):
+      names.remove('loss')
+    shares = scores.proportions(task, self._main.predictions[split].label)
+    rows = []
+    for row in scores.result_rows(self._run, split):
+      cells = [f'{escape(self._model_name(row))}<small>{_KINDS[row.kind]}</small>']
+      for name in names:
+        known = name in row.scores
+        found = scores.estimate(row.scores[name], shares.get(name)) if known else None
+        cells.append(_cell(found, name))
+      macs = '–' if row.macs is None else _count(float(np.mean(row.macs)))
+      cells.append(macs)
+      cells.append('–' if row.parameters is None else f'{row.parameters:,}')
+      rows.append((cells, row.kind == 'model'))
+    header = ['model', *map(score_label, names), 'MACs per example', 'parameters']
+    return _table(header, rows)
+
+  def _model_name(self, row: scores.Row) -> str:
+    if row.kind != 'model':
+      return row.name
+    return 'gated model' if self._main.paths else self._run.config['model']['name']
+
+  def _cost(self) -> str:
+    """Accuracy against cost, for a gated model."""
+    if not self._main.paths:
+      return ''
+    task, name = self._run.task, self._run.task.main_score
+    factor, maximize = _factor(name), task.higher_is_better(name)
+    static = scores.static_rows(self._run, 'test')
+    gated = scores.result_rows(self._run, 'test')[-1]
+    label = self._main.predictions['test'].label
+    shares = scores.proportions(task, label).get(name)
+
+    def score(row: scores.Row) -> scores.Estimate:
+      return scores.estimate(row.scores[name], shares).times(factor)
+
+    points = {row.name: (float(np.mean(row.macs)), score(row)) for row in static}
+    costs = [cost for cost, _ in points.values()]
+    means = [estimate.mean for _, estimate in points.values()]
+    hull = scores.random_routing(costs, means, maximize)
+    figure = self._figure(
+      f'Test {score_label(name)} against cost',
+      plots.score_by_cost(
+        score_label(name),
+        points,
+        ([costs[k] for k in hull], [means[k] for k in hull]),
+        (scores.estimate(gated.macs), score(gated)),
+      ),
+      'Bars are 95 % intervals, of the kind that the table has. Random routing sends '
+      'each example to a path by lot, at no cost; a gate is worth having where it '
+      f'lies {"above" if maximize else "below"} that line.',
+      size=(5.2, 3.8),
+    )
+    random, gain = scores.gain_over_random(static, gated, name, maximize)
+    verdict = (
+      f'At {_count(float(np.mean(gated.macs)))} MACs per example the gated model '
+      f'reaches {score_label(name)} {_number(score(gated).mean, name, scaled=True)}; '
+      f'random routing at this cost reaches {_number(random.mean, name)}. Difference: '
+      f'{_cell(gain, name, sign=True, small=False)}'
+    )
+    how = (
+      'Differences are taken seed by seed, with their 95 % interval (Student’s t).'
+      if self._several
+      else 'One seed: no interval.'
+    )
+    return _section(
+      'Accuracy against cost', figure, f'<p>{verdict}. <small>{how}</small></p>'
+    )
+
+  def _gate(self) -> str:
+    """Who goes where: by epoch, and by class."""
+    main = self._main
+    if not main.paths:
+      return ''
+    by_epoch = {path: main.valid[f'usage/{path}'].mean(axis=0) for path in main.paths}
+    over = 'mean over seeds' if self._several else 'one seed'
+    figures = [
+      self._figure(
+        'Gate usage by epoch',
+        plots.usage_by_epoch(by_epoch),
+        f'Share of the validation examples by path, {over}.',
+      )
+    ]
+    if not isinstance(self._run.task, Regression):
+      names = self._class_names()
+      usage = scores.class_usage(main, 'test')
+      by_class = dict(zip(main.paths, usage, strict=True))
+      figures.append(
+        self._figure(
+          'Gate usage by class',
+          plots.usage_by_class(names, by_class),
+          f'Share of the test examples of each class by path, {over}.',
+          size=(max(4.6, min(0.3 * len(names) + 1, 9.0)), 3.4),
+        )
+      )
+    return _section('What the gate chooses', _plots(figures))
+
+  def _routed(self) -> str:
+    """How right each path is where the gate sends examples."""
+    main, task = self._main, self._run.task
+    if not main.paths:
+      return ''
+    if isinstance(task, Regression):
+      name, what = 'mae', 'Mean absolute error'
+    elif isinstance(task, Multilabel):
+      name, what = 'example_f1', 'F1 of each example’s labels'
+    else:
+      name, what = 'accuracy', 'Accuracy'
+    rows = []
+    for row in scores.routed_rows(main, 'test', task):
+      cells = [escape(row.path), f'{row.count:,.0f}<small>{row.share:.1%}</small>']
+      for path, found in row.scores.items():
+        cell = _cell(found, name)
+        cells.append(f'<b>{cell}</b>' if path == row.path else cell)
+      rows.append((cells, False))
+    columns = [f'{path} {score_label(name)}' for path in main.paths]
+    return _section(
+      'Does the gate find the examples that need more?',
+      f'<p>{what} of every path (columns) on the test examples that the gate sends to '
+      'each path (rows); underlined is the path that they get. The gate finds the '
+      'right examples if a dear path gains more over a cheap one in its own row than '
+      'in the others.</p>',
+      _table(['sent to', 'examples', *columns], rows),
+    )
+
+  def _mistakes(self) -> str:
+    """Confusion, F1 by label, or truth against prediction."""
+    predictions, task = self._main.predictions['test'], self._run.task
+    over = 'mean over seeds' if self._several else 'one seed'
+    if isinstance(task, Multiclass):
+      names = self._class_names()
+      figure = self._figure(
+        'Confusion on the test split',
+        plots.confusion(names, scores.confusion(predictions, task)),
+        f'Each row sums to 100 %; {over}.',
+        size=plots.matrix_size(len(names)),
+      )
+    elif isinstance(task, Multilabel):
+      names = self._class_names()
+      counts = np.asarray(predictions.label).sum(axis=0)
+      named = [f'{name} ({n:.0f})' for name, n in zip(names, counts, strict=True)]
+      figure = self._figure(
+        'F1 by label on the test split',
+        plots.label_bars(named, scores.label_f1(predictions, task)),
+        'In brackets the number of examples with the label'
+        + ('; lines show the range over seeds.' if self._several else '; one seed.'),
+        size=plots.bars_size(len(names)),
+      )
+    else:
+      values = np.asarray([task.predict(one) for one in predictions.logits])
+      truth = np.broadcast_to(predictions.label, values.shape)
+      figure = self._figure(
+        'Prediction against truth on the test split',
+        plots.truth_and_prediction(truth.ravel(), values.ravel()),
+        'All seeds.' if self._several else 'One seed.',
+      )
+    return _section('Mistakes of the main model', _plots([figure]))
+
+  def _curves(self) -> str:
+    """Training loss and validation score of every stage."""
+    parts = []
+    for stage in self._run.stages.values():
+      figures = [
+        self._figure(
+          f'{stage.name}: training loss',
+          plots.curve(stage.train['loss'], 'objective, mean over the epoch'),
+          'All terms of the objective as they are weighted.',
+        ),
+        self._figure(
+          f'{stage.name}: validation {stage.select.replace("_", " ")}',
+          plots.curve(
+            _factor(stage.select) * stage.valid[stage.select],
+            score_label(stage.select),
+            stage.best_epoch,
+          ),
+          f'Best epoch: {_best_epochs(stage)}. It is the one that is scored above.',
+        ),
+      ]
+      parts += [f'<h3>Stage {escape(stage.name)}</h3>', _plots(figures)]
+    return _section('Training', *parts)
+
+  def _config(self) -> str:
+    text = json.dumps(self._run.config, indent=2, sort_keys=True)
+    return _details('Config', f'<pre>{escape(text)}</pre>')
+
+  def _class_names(self) -> Sequence[str]:
+    return self._run.class_names
+
+  def _figure(
+    self,
+    title: str,
+    paint: plots.Painter,
+    caption: str,
+    size: tuple[float, float] = (4.6, 3.1),
+  ) -> str:
+    """A plot; on a stand-in its title says so."""
+    self._num_plots += 1
+    stamp = f' [{_STAND_IN}]' if self._run.origin == _STAND_IN else ''
+    svg = plots.render(f'plot{self._num_plots}', title + stamp, paint, size)
+    return f'<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def score_label(name: str) -> str:
+  """A score's name for readers, with its unit."""
+  unit = ' (%)' if _factor(name) == 100 else ''
+  return name.replace('_', ' ').replace('f1', 'F1').replace('mae', 'MAE') + unit
+
+
+def _factor(name: str) -> int:
+  """Accuracies and F1 are shown in percent, everything else as it is."""
+  return 100 if 'acc' in name or 'f1' in name else 1
+
+
+def _number(value: float, name: str, *, scaled: bool = False) -> str:
+  """A score with the digits that a reader needs."""
+  factor = _factor(name)
+  return f'{value * (1 if scaled else factor):.{2 if factor == 100 else 4}f}'
+
+
+def _cell(
+  found: scores.Estimate | None, name: str, *, sign: bool = False, small: bool = True
+) -> str:
+  """A score, with its interval if it has one."""
+  if found is None:
+    return '–'
+  plus = '+' if sign and found.mean > 0 else ''
+  text = plus + _number(found.mean, name)
+  if found.low is None:
+    return text
+  ends = f'[{_number(found.low, name)}, {_number(found.high, name)}]'
+  return f'{text}<small>{ends}</small>' if small else f'{text} {ends}'
+
+
+def _count(value: float) -> str:
+  """A number of operations in thousands, millions or billions."""
+  for unit, scale in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
+    if value >= scale:
+      return f'{value / scale:.3g} {unit}' if value < 999.5 * scale else f'{value:,.0f}'
+  return f'{value:.0f}'
+
+
+def _best_epochs(stage: Stage) -> str:
+  return ', '.join(
+    f'{epoch} (seed {seed})'
+    for seed, epoch in zip(stage.seeds, stage.best_epoch, strict=True)
+  )
+
+
+def _plain(value: Any) -> str:
+  """A JSON value on one line."""
+  if isinstance(value, Mapping):
+    return ', '.join(f'{name} {_plain(item)}' for name, item in value.items())
+  if isinstance(value, list):
+    return ', '.join(map(_plain, value))
+  return str(value)
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+  """A table of names and texts, both escaped."""
+  rows = ''.join(
+    f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(text))}</td></tr>'
+    for name, text in facts.items()
+  )
+  return f'<div class="scroll"><table class="facts">{rows}</table></div>'
+
+
+def _table(header: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]]) -> str:
+  """A table; the header is escaped here, the cells are markup, some rows stand out."""
+  head = ''.join(f'<th scope="col">{escape(name)}</th>' for name in header)
+  body = ''.join(
+    f'<tr{" class=strong" if strong else ""}>'
+    + ''.join(f'<td>{cell}</td>' for cell in cells)
+    + '</tr>\n'
+    for cells, strong in rows
+  )
+  return (
+    f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
+    f'<tbody>\n{body}</tbody></table></div>'
+  )
+
+
+def _section(title: str, *parts: str) -> str:
+  return f'<section>\n<h2>{escape(title)}</h2>\n' + '\n'.join(parts) + '\n</section>'
+
+
+def _details(summary: str, content: str) -> str:
+  return f'<details><summary>{escape(summary)}</summary>\n{content}</details>'
+
+
+def _plots(figures: Sequence[str]) -> str:
+  return '<div class="plots">' + '\n'.join(figures) + '</div>'

@@ -1,0 +1,55 @@
+"""A finished stage's outputs on every example of a split."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdyn.build import Stage
+from jdyn.data.dataset import Split
+from jdyn.models.input_names import input_names
+from jdyn.training.parallel import Parallel
+from jdyn.training.programs import Evaluator
+from jdyn.typing import Outputs
+
+
+def predict(
+  stage: Stage,
+  split: Split,
+  variables: Any,
+  hparams: Mapping[str, np.ndarray],
+  *,
+  parallel: Parallel,
+  device_bytes: int,
+) -> Outputs:
+  """Outputs `[S, N, ...]` of a stage's whole model.
+
+  Args:
+    stage: whose model it is.
+    split: of the dataset.
+    variables: with leading axis S.
+    hparams: at evaluation, `[S]` each.
+    parallel: how the batch lies on the devices.
+    device_bytes: a split larger than this is fed from the host.
+  """
+  evaluator = Evaluator(
+    stage.model,
+    split.only(input_names(stage.model)),
+    parallel,
+    jax.tree.leaves(variables)[0].shape[0],
+    task=stage.task,
+    terms={},
+    batch_size=stage.batch_size,
+    device_bytes=device_bytes,
+    keep=True,
+  )
+  return evaluator(variables, hparams, {})[1]
+
+
+def read_hparams(folder: Path) -> dict[str, np.ndarray]:
+  """What a finished stage was evaluated with, `[S]` each."""
+  result = json.loads((folder / 'result.json').read_text())
+  return {name: np.asarray(value) for name, value in result['hparams'].items()}
