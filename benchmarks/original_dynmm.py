@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
+import io
 import itertools
 import json
 import sys
@@ -150,12 +151,13 @@ def main():
   args = parser.parse_args()
   torch.set_num_threads(args.threads)
   torch.manual_seed(0)
-  answers, sys.stdout = sys.stdout, sys.stderr  # The original prints.
-  original = Original(args.checkout, args.data)
-  print(json.dumps({'torch': torch.__version__}), file=answers, flush=True)
-  for line in sys.stdin:
-    answer = original.time_epoch(**json.loads(line))
-    print(json.dumps(answer), file=answers, flush=True)
+  answers = sys.stdout
+  with contextlib.redirect_stdout(io.StringIO()):  # The original prints.
+    original = Original(args.checkout, args.data)
+    print(json.dumps({'torch': torch.__version__}), file=answers, flush=True)
+    for line in sys.stdin:
+      answer = original.time_epoch(**json.loads(line))
+      print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
-"""Training speed on MM-IMDB's features: this library beside the original's loop.
+"""Training speed on MM-IMDB's features on the CPU, beside the original's own loop.
 
-  python -m benchmarks.throughput [--original DIR --original-python PYTHON] [--json FILE]
+  python -m benchmarks.throughput [--json FILE]
+    [--original DIR --original-python PYTHON]
 
 DIR is a checkout of MultiBench with the folders of DynMM's `ModalityDynMM` copied
 to their places in it, PYTHON an interpreter with torch, h5py, scikit-learn and tqdm.
@@ -17,10 +18,12 @@ and clipping, in float32. Two quantities, in examples per second:
 Three networks: `late_fusion`, DynMM's expert on both modalities; `gated_joint`, the
 gate and all experts trained together; `gated_frozen`, the gate alone. For the last one
 the original computes its experts in every step (`--freeze`), and this library looks up
-their logits, which do not change.
+their logits, which do not change; computing them once is a row of its own.
 
 The two sides take turns, so that a change of the machine's speed hits both. A ratio is
-the median over rounds of the ratio within a round.
+the median over rounds of the ratio within a round. On a machine that is busy with other
+things the ratios mean little (threads that wait for each other suffer most), so its
+load at the start is printed.
 """
 
 import argparse
@@ -48,7 +51,7 @@ from jdyn.data.order import split_steps, train_rows
 from jdyn.models.precomputed import logits_key
 from jdyn.training.feed import DeviceFeed, HostFeed
 from jdyn.training.parallel import Parallel
-from jdyn.training.programs import TrainPrograms
+from jdyn.training.programs import Evaluator, TrainPrograms
 
 NETWORKS = {
   'late_fusion': ('mmimdb_concat', 'eval'),
@@ -80,26 +83,19 @@ class Ours:
   """This library's compiled training call for one network, by feed."""
 
   def __init__(self, config, dataset):
+    self._parallel = Parallel('jit')
     run = build.run(config)
     stage = build.stage(config, dataset.spec)
     self._batch_size, self._steps_per_call = stage.batch_size, run.steps_per_call
     train = dataset.splits['train']
+    self.lookup_seconds = 0.0
     if stage.frozen:
-      rng = np.random.default_rng(SEED)
-      shape = (len(train), 1, dataset.spec.num_outputs)
-      logits = {
-        logits_key(path): rng.standard_normal(shape, dtype=np.float32)
-        for path in stage.experts
-      }
-      train = dataclasses.replace(
-        train, inputs={**train.inputs, **logits}, per_seed=tuple(logits)
-      )
+      train = self._with_logits(stage, train, run.device_bytes)
     self._train = train.only(stage.inputs)
     self._feeds = {
       'file': DeviceFeed(self._train, [SEED], self._batch_size),
       'memory': HostFeed(self._train, [SEED], self._batch_size, 1),
     }
-    self._parallel = Parallel('jit')
     self._programs = {
       feed: TrainPrograms(stage, self._train, reader, self._parallel, 1, 1)
       for feed, reader in self._feeds.items()
@@ -110,25 +106,58 @@ class Ours:
     batches = pipeline.stack([pipeline.assemble(alone, batch) for batch in rows])
     self._memory = self._parallel.put(jax.tree.map(lambda x: x[None], batches))
 
+  def _with_logits(self, stage, train, device_bytes):
+    """The split with the logits of untrained experts; how long they take, once."""
+    logits = {}
+    for path, expert in stage.experts.items():
+      split = train.only(expert.inputs)
+      one = pipeline.assemble(split, np.zeros(1, np.int32))['inputs']
+      variables = expert.model.init(jax.random.key(SEED), one, train=False, hparams={})
+      evaluate = Evaluator(
+        expert.model,
+        split,
+        self._parallel,
+        1,
+        task=expert.task,
+        terms={},
+        batch_size=expert.batch_size,
+        device_bytes=device_bytes,
+        keep=True,
+      )
+      variables = jax.tree.map(lambda x: x[None], variables)
+      evaluate(variables, {}, {})  # Compiles.
+      start = time.perf_counter()
+      _, outputs = evaluate(variables, {}, {})
+      self.lookup_seconds += time.perf_counter() - start
+      logits[logits_key(path)] = np.moveaxis(outputs.logits, 0, 1)
+    inputs = {**train.inputs, **logits}
+    return dataclasses.replace(train, inputs=inputs, per_seed=tuple(logits))
+
   def time_epoch(self, feed: str, steps: int) -> dict[str, float]:
     """Trains for `steps` steps; the first call of a feed compiles."""
     programs = self._programs[feed]
     state = programs.start(np.array([SEED], np.uint32))
-    lengths = split_steps(steps, self._steps_per_call if feed == 'file' else 16)
-    starts = np.cumsum([0, *lengths[:-1]]).tolist()
-    calls = list(zip(starts, lengths, strict=True))
-    jax.block_until_ready(state)
+    calls = self._calls(feed, steps)
+    jax.block_until_ready((state, calls))
     start = time.perf_counter()
     if feed == 'file':
-      for xs in self._feeds[feed].calls(calls):
-        state, _ = programs.call(state, self._data, xs)
-    else:
-      for _, length in calls:
-        xs = jax.tree.map(lambda x, n=length: x[:, :n], self._memory)
-        state, _ = programs.call(state, (), xs)
+      calls = self._feeds[feed].calls(calls)
+    data = self._data if feed == 'file' else ()
+    for xs in calls:
+      state, _ = programs.call(state, data, xs)
     jax.block_until_ready(state)
     seconds = time.perf_counter() - start
     return {'seconds': seconds, 'examples': steps * self._batch_size}
+
+  def _calls(self, feed, steps):
+    """`(first step, steps)` per call, or its batches where they are in memory."""
+    if feed == 'file':
+      lengths = split_steps(steps, self._steps_per_call)
+      starts = np.cumsum([0, *lengths[:-1]]).tolist()
+      return list(zip(starts, lengths, strict=True))
+    lengths = split_steps(steps, MEMORY_BATCHES)
+    cut = {n: jax.tree.map(lambda x, n=n: x[:, :n], self._memory) for n in set(lengths)}
+    return [cut[n] for n in lengths]
 
 
 class Original:
@@ -136,11 +165,11 @@ class Original:
 
   def __init__(self, checkout: Path, python: str, data: Path, threads: int):
     driver = Path(__file__).with_name('original_dynmm.py')
+    arguments = [checkout.resolve(), data.resolve(), '--threads', str(threads)]
     self._process = subprocess.Popen(
-      [python, driver, checkout.resolve(), data, '--threads', str(threads)],
+      [python, '-W', 'ignore', driver, *arguments],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
       text=True,
     )
     self.versions = self._answer()
@@ -155,10 +184,116 @@ class Original:
   def _answer(self):
     line = self._process.stdout.readline()
     if not line:
-      raise SystemExit('The original failed; see above.')
+      raise SystemExit('The original failed; its error is above.')
     return json.loads(line)
 
   def close(self):
     """Ends the interpreter."""
     self._process.stdin.close()
     self._process.wait()
+
+
+def rate(timed) -> float:
+  return timed['examples'] / timed['seconds']
+
+
+def measure(network, dataset, original, steps, rounds):
+  """The rows of one network, printed as they come."""
+  name, freeze = NETWORKS[network]
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.freeze = freeze
+  ours = Ours(config, dataset)
+  for feed in FEEDS:
+    ours.time_epoch(feed, steps)  # Compiles.
+    if original:
+      original.time_epoch(network, feed, 2)
+    pairs = []
+    for _ in range(rounds):
+      theirs = original and rate(original.time_epoch(network, feed, steps))
+      pairs.append((rate(ours.time_epoch(feed, steps)), theirs))
+    yield rate_row(network, feed, pairs, original and original.versions)
+  if ours.lookup_seconds:
+    title = f'mmimdb {network}: logits of the experts, once'
+    print(f'{title:42}{ours.lookup_seconds:10.1f} s')
+    yield row(title, ours.lookup_seconds, 's')
+
+
+def row(name, value, unit, baseline=None, ratio=None, versions=None):
+  """One result, as every benchmark here writes it."""
+  return {
+    'name': name,
+    'value': value,
+    'unit': unit,
+    'baseline': baseline,
+    'ratio': ratio,
+    'device': device(),
+    'versions': {'jax': jax.__version__, **(versions or {})},
+  }
+
+
+def device() -> str:
+  """The processor's name and the cores that this process may use."""
+  name = platform.processor()
+  with contextlib.suppress(OSError):
+    lines = Path('/proc/cpuinfo').read_text().splitlines()
+    name = next(x.split(':')[1].strip() for x in lines if x.startswith('model name'))
+  return f'{name}, {len(os.sched_getaffinity(0))} cores'
+
+
+def rate_row(network, feed, pairs, versions):
+  """The row of one network and feed, and its line of the table."""
+  ours = statistics.median(mine for mine, _ in pairs)
+  name = f'mmimdb {network}: {FEEDS[feed]}'
+  if pairs[0][1] is None:
+    print(f'{name:42}{ours:12,.0f}')
+    return row(name, ours, 'examples/s')
+  theirs = statistics.median(other for _, other in pairs)
+  ratios = [mine / other for mine, other in pairs]
+  ratio = statistics.median(ratios)
+  spread = f'{min(ratios):.1f} to {max(ratios):.1f}'
+  print(f'{name:42}{ours:12,.0f}{theirs:12,.0f}{ratio:8.1f}   {spread}')
+  return row(name, ours, 'examples/s', theirs, ratio, versions)
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--original', type=Path, help='checkout to compare with')
+  parser.add_argument('--original-python', default=sys.executable)
+  parser.add_argument('--data', type=Path, help="folder of MM-IMDB's file, or made up")
+  parser.add_argument('--json', type=Path, help='where to write the rows')
+  parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=[*NETWORKS])
+  parser.add_argument('--steps', type=int, default=122, help='at most, per epoch')
+  parser.add_argument('--rounds', type=int, default=3)
+  args = parser.parse_args()
+
+  jax.config.update('jax_platforms', 'cpu')
+  threads = len(os.sched_getaffinity(0))
+  with tempfile.TemporaryDirectory() as folder:
+    root = args.data or Path(folder)
+    if not args.data:
+      write_data(root)
+    config = importlib.import_module('configs.mmimdb_concat').get_config()
+    start = time.perf_counter()
+    dataset = load(build.source(config), str(root), cache=Path(folder))
+    rows = [row('mmimdb: read and check the file', time.perf_counter() - start, 's')]
+    original = None
+    if args.original:
+      data = root / 'multimodal_imdb.hdf5'
+      original = Original(args.original, args.original_python, data, threads)
+
+    print(f'{device()}; {threads} threads on each side, load {os.getloadavg()[0]:.1f}')
+    print(f'reading and checking the file once: {rows[0]["value"]:.1f} s')
+    print(f'{"examples/s":42}{"ours":>12}{"original":>12}{"ratio":>8}   range')
+    for network in args.networks:
+      rows += measure(network, dataset, original, args.steps, args.rounds)
+    if original:
+      original.close()
+  if args.json:
+    lines = [json.dumps(row) for row in rows]
+    args.json.write_text('\n'.join([*lines, '']))
+
+
+if __name__ == '__main__':
+  main()

@@ -44,7 +44,7 @@ FUSIONS = {
   'average': {},
   'concat': dict(flatten=True),
   'low_rank': dict(features=512, rank=128, train_factors=True),
-  'multiplicative': dict(kind='matrix', features=1024, context=''),
+  'multiplicative': dict(kind='matrix', features=0, context='', clip=None),
   'tensor': {},
 }
 

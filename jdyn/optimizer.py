@@ -91,7 +91,9 @@ def make_optimizer(
   }
   if name not in rules:
     raise ValueError(f'Unknown optimizer {name!r}; expected one of {sorted(rules)}.')
-  chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  # In torch a fixed parameter has no gradient, so it does not count for clipping.
+  chain = [] if expert_scale else [_scale_experts(0.0)]
+  chain += [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   chain += rules[name]()
   if expert_scale != 1.0:
     chain.append(_scale_experts(expert_scale))

@@ -1,4 +1,4 @@
-"""Writes a finished run's `report.html` again: `python -m jdyn.report --workdir DIR`."""
+"""Writes `report.html` of a finished run: `python -m jdyn.report --workdir DIR`."""
 
 import argparse
 from collections.abc import Sequence

@@ -57,7 +57,8 @@ class Split:
     label: `i32[N]` (multiclass), `f32[N, C]` (multilabel) or `f32[N]`.
     ids: `N` stable and unique names of examples, as a NumPy string array.
     decode: applied to the indexed inputs of a batch; it may only use operators
-      and methods that NumPy and JAX arrays share, since it runs on either.
+      and methods that NumPy and JAX arrays share, since it runs on either. Some of
+      the inputs may be left out, and others may have been added.
     collate: like `decode`, but the result for one example may depend on the
       others of its batch (padding to the longest). Such data is fed by the host.
     per_seed: names of inputs whose second axis is the seed of a run over several

@@ -62,6 +62,11 @@ def read_labels(path: Path, num_classes: int) -> np.ndarray:
   return as_classes(read_table(path, columns=1)[:, 0], num_classes, str(path))
 
 
+def row_ids(split: str, size: int) -> np.ndarray:
+  """Ids for examples without any: the split that the file gives, and the row in it."""
+  return np.array([f'{split}/{row:05d}' for row in range(size)])
+
+
 def as_ids(values: np.ndarray, where: str) -> np.ndarray:
   """Names or numbers of examples as text; `where` is for the error."""
   if values.dtype.kind != 'S':

@@ -99,8 +99,8 @@ def _check_label(spec: DataSpec, where: str, split: Split) -> None:
     first = np.argmax(wrong)
     raise DataError(
       f'{where}: {wrong.sum()} of {size} labels are out of range, the first is '
-      f'{label[first]} of example {split.ids[first]}. They must be {wanted}; correct or '
-      'remove them.'
+      f'{label[first]} of example {split.ids[first]}. They must be {wanted}; '
+      'correct or remove them.'
     )
 
 

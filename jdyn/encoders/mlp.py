@@ -18,22 +18,23 @@ class MLP(nn.Module):
   instead of the output, here it drops hidden units.
 
   Attributes:
-    features: width of the output.
+    features: width of the output; 0 for no last Dense.
     hidden: widths of the hidden layers.
     dropout: rate behind every hidden layer.
     axis_name: name of the mapped data axis, for dropout.
   """
 
-  features: int
+  features: int = 0
   hidden: tuple[int, ...] = ()
   dropout: float = 0.0
   axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Any, *, train: bool) -> jax.Array:
-    """Maps `[B, ...]`, one flattened vector per example, to `[B, features]`."""
+    """Maps `[B, ...]`, one flattened vector per example, to `[B, D]`."""
     x = flatten(x)
     for i, width in enumerate(self.hidden):
       x = nn.relu(Dense(width, name=f'dense_{i}')(x))
       x = Dropout(self.dropout, self.axis_name)(x, train=train)
-    return Dense(self.features, name=f'dense_{len(self.hidden)}')(x)
+    last = f'dense_{len(self.hidden)}'
+    return Dense(self.features, name=last)(x) if self.features else x

@@ -133,7 +133,7 @@ class _Stack(nn.Module):
 
     def embed(steps):
       positions = sinusoidal_positions(*steps.shape[1:])[None]
-      embedded = steps * steps.shape[-1] ** 0.5 + positions
+      embedded = steps * steps.shape[-1] ** 0.5 + positions.astype(steps.dtype)
       return Dropout(self.embedding_dropout, self.axis_name)(embedded, train=train)
 
     y = embed(x)

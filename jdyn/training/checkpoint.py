@@ -33,6 +33,18 @@ def _template(leaf: Any) -> np.ndarray:
   return np.empty(leaf.shape, leaf.dtype)
 
 
+def _check_shapes(name: str, found: Any, wanted: Any) -> None:
+  """Orbax compares the trees' keys, but for NumPy arrays not their shapes."""
+  pairs = zip(jax.tree.leaves_with_path(found), jax.tree.leaves(wanted), strict=True)
+  for (path, leaf), template in pairs:
+    if leaf.shape != template.shape or leaf.dtype != template.dtype:
+      raise CheckpointError(
+        f'{name}{jax.tree_util.keystr(path)} is {leaf.dtype}{list(leaf.shape)} in the '
+        f'checkpoint and {template.dtype}{list(template.shape)} in the model. The code '
+        'has changed since; give another --workdir to train anew.'
+      )
+
+
 class Checkpoints:
   """The checkpoints of one folder, the newest `keep` of them.
 
@@ -47,7 +59,7 @@ class Checkpoints:
     self._steps = folder.resolve() / 'steps'
     self._manifests = folder.resolve() / 'manifests'
     self._manifests.mkdir(parents=True, exist_ok=True)
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, todelete_subdir='trash')
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep)
     self._manager = ocp.CheckpointManager(self._steps, options=options)
     self._worker = concurrent.futures.ThreadPoolExecutor(1, 'manifest')
     self._pending: concurrent.futures.Future | None = None
@@ -61,6 +73,10 @@ class Checkpoints:
   def save(self, step: int, items: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     """Saves trees of arrays and a JSON-able `meta`, in the background."""
     self.wait()
+    # Damaged, or left by a kill before their manifest: training went back behind them.
+    for stale in self._manager.all_steps():
+      if stale >= step:
+        self._manager.delete(stale)
     args = {name: self._ocp.args.StandardSave(tree) for name, tree in items.items()}
     args['meta'] = self._ocp.args.JsonSave({**meta, 'step': step})
     self._manager.save(step, args=self._ocp.args.Composite(**args), force=True)
@@ -90,7 +106,8 @@ class Checkpoints:
       The restored trees, and the `meta` of the save.
 
     Raises:
-      CheckpointError: checkpoints were saved, but each of them is damaged.
+      CheckpointError: checkpoints were saved, but each of them is damaged, or the
+        newest whole one holds arrays of other shapes.
     """
     saved = sorted(int(path.stem) for path in self._manifests.glob('*.json'))
     damaged = []
@@ -99,15 +116,14 @@ class Checkpoints:
         _LOG.error('Checkpoint %d is damaged and not used: %s', step, problem)
         damaged.append(problem)
         continue
-      for newer in damaged and self._manager.all_steps():
-        if newer > step:
-          self._manager.delete(newer)
       args = {
         name: self._ocp.args.StandardRestore(jax.tree.map(_template, tree))
         for name, tree in items.items()
       }
       args['meta'] = self._ocp.args.JsonRestore()
       restored = self._manager.restore(step, args=self._ocp.args.Composite(**args))
+      for name, tree in items.items():
+        _check_shapes(name, restored[name], tree)
       return {name: restored[name] for name in items}, restored['meta']
     if damaged:
       raise CheckpointError(
@@ -140,7 +156,7 @@ class Checkpoints:
     """What is wrong with a saved step; empty if nothing is."""
     path = self._manifests / f'{step}.json'
     try:
-      wanted = json.loads(path.read_text())['files']
+      wanted = dict(json.loads(path.read_text())['files'])
     except (ValueError, KeyError, TypeError) as error:
       return f'{path} is no manifest ({error})'
     found = self._hashes(step) if (self._steps / str(step)).is_dir() else {}

@@ -19,10 +19,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-  """The records of a JSON-lines file; none if it does not exist."""
+  """The records of a JSON-lines file; none if it does not exist.
+
+  A last line that a kill cut off in its middle does not count.
+  """
   if not path.exists():
     return []
-  return [json.loads(line) for line in path.read_text().splitlines()]
+  lines = path.read_text().splitlines(keepends=True)
+  return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
 class MetricLog:

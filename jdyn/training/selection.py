@@ -31,9 +31,8 @@ class Best:
   stopped: jax.Array
 
 
-def start(variables: Any, maximize: bool) -> Best:
+def start(variables: Any, num_seeds: int, maximize: bool) -> Best:
   """Before the first epoch: any finite score is better."""
-  num_seeds = jax.tree.leaves(variables)[0].shape[0]
   worst = -jnp.inf if maximize else jnp.inf
   return Best(
     variables=jax.tree.map(jnp.copy, variables),

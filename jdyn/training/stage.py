@@ -140,7 +140,7 @@ class _Trainer:
     )
     self._start_experts = {} if stage.frozen else experts
     self._saved_at = time.monotonic()
-    self._dead: list[str] = []
+    self._warned: set[str] = set()
 
   def train(self) -> tuple[selection.Best, Mapping[str, np.ndarray]]:
     """Trains to the end; the best epoch of each seed, and its `hparams`."""
@@ -191,7 +191,7 @@ class _Trainer:
       found = variables.join(state.variables, self._start_experts)
       params = found.pop('params')
       state = dataclasses.replace(state, params=params, collections=found)
-    best = selection.start(state.variables, self._stage.maximize)
+    best = selection.start(state.variables, len(seeds), self._stage.maximize)
     chain = ''
     if restored := checkpoints.restore({'state': state, 'best': best}):
       items, meta = restored
@@ -255,16 +255,16 @@ class _Trainer:
   def _warn_of_collapse(self, record: Mapping[str, Any]) -> None:
     paths = self._stage.costs.paths
     shares = {path: float(np.mean(record[f'usage/{path}'])) for path in paths}
-    dead = sorted(path for path, share in shares.items() if share < _COLLAPSE)
-    if dead and dead != self._dead:
+    dead = {path for path, share in shares.items() if share < _COLLAPSE}
+    if new := sorted(dead - self._warned):
       _LOG.warning(
         'Stage %s: the gate hardly ever chooses %s (mean shares %s). If that is not '
-        'wanted, lower loss.budget, set loss.balance or use holdout.',
+        'wanted, change loss.budget, set loss.balance or use holdout.',
         self._stage.name,
-        dead,
+        new,
         {path: round(share, 3) for path, share in shares.items()},
       )
-    self._dead = dead
+      self._warned |= dead
 
   def _save_if_due(self, checkpoints, state, best, chain, step, done) -> None:
     """Saves by the clock and when asked to end.

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from jdyn.encoders import ENCODERS
-from tests.contracts.passes import random_variables, same_when_sharded
+from tests.contracts.passes import (
+  forward,
+  random_variables,
+  same_when_sharded,
+  to_half,
+)
 
 BATCH, STEPS = 8, 5
 
@@ -24,8 +29,9 @@ def _sequence():
 CASES = {
   'identity': ('identity', {}, _normal(2, 3), (6,)),
   'mlp': ('mlp', {'features': 3, 'hidden': (4,), 'dropout': 0.5}, _normal(2, 3), (3,)),
-  'maxout': ('maxout', {'hidden': (6, 4)}, _normal(5), (4,)),
-  'maxout-linear': ('maxout', {'hidden': (6,), 'features': 3}, _normal(5), (3,)),
+  'mlp-hidden': ('mlp', {'hidden': (4,)}, _normal(5), (4,)),
+  'maxout': ('maxout', {'hidden': (6,)}, _normal(5), (6,)),
+  'maxout-linear': ('maxout', {'hidden': (4,), 'features': 3}, _normal(5), (3,)),
   'lenet': ('lenet', {'channels': 2, 'blocks': 1}, _normal(9, 8, 1), (16,)),
   'gru': ('gru', {'features': 4}, _sequence(), (4,)),
   'gru-flatten': (
@@ -36,7 +42,7 @@ CASES = {
   ),
   'transformer': (
     'transformer',
-    {'features': 4, 'blocks': 2, 'heads': 2, 'feedforward': 8, 'dropout': 0.5},
+    {'features': 4, 'blocks': 1, 'heads': 2, 'feedforward': 8, 'dropout': 0.5},
     _sequence(),
     (4,),
   ),
@@ -74,6 +80,15 @@ def test_training_is_finite_and_the_same_on_four_devices(case):
     assert np.any(leaf), path
 
 
+@pytest.mark.parametrize('case', CASES)
+def test_half_precision_stays_half_precision(case):
+  module, variables, x, _ = _make(case)
+  variables = {**variables, 'params': to_half(variables.get('params', {}))}
+  y, state = jax.eval_shape(lambda v, x: forward(module, v, x), variables, to_half(x))
+  assert y.dtype == jnp.bfloat16
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
+
+
 @pytest.mark.parametrize('case', SEQUENCES)
 def test_steps_beyond_the_length_do_not_exist(case):
   module, variables, x, _ = _make(case)
@@ -92,16 +107,19 @@ def test_steps_beyond_the_length_do_not_exist(case):
   assert np.asarray(gradient)[~missing].any()
 
 
-@pytest.mark.parametrize('case', ['gru', 'transformer'])
-def test_a_padded_sequence_reads_like_the_short_one(case):
-  module, variables, x, _ = _make(case)
+def test_gru_reads_a_padded_sequence_like_the_short_one():
+  module, variables, x, _ = _make('gru')
   apply = jax.jit(lambda x: module.apply(variables, x, train=False))
-  padded = apply(x)
-  for length in (1, 3):
-    rows = np.asarray(x['length']) == length
-    np.testing.assert_allclose(
-      apply(x['steps'][rows, :length]), padded[rows], atol=1e-6
-    )
+  rows = np.asarray(x['length']) == 3
+  np.testing.assert_allclose(apply(x['steps'][rows, :3]), apply(x)[rows], atol=1e-6)
+
+
+def test_gru_states_beyond_the_length_read_as_zero():
+  module, variables, x, _ = _make('gru-flatten')
+  flat = jax.jit(lambda x: module.apply(variables, x, train=False))(x)
+  states = np.asarray(flat).reshape(BATCH, STEPS, -1)
+  exists = np.arange(STEPS)[None] < np.asarray(x['length'])[:, None]
+  np.testing.assert_array_equal(states.any(-1), exists)
 
 
 def test_identity_can_hand_on_a_sequence():

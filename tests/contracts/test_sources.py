@@ -112,6 +112,19 @@ def test_decode_is_the_same_on_numpy_and_jax(dataset):
     np.testing.assert_array_equal(theirs[name][0], value)
 
 
+def test_decode_takes_what_it_is_given(dataset):
+  split = dataset.splits['test']
+  if split.decode is None:
+    pytest.skip('stored as it is used')
+  inputs = split.select(np.arange(3)).inputs
+  everything, added = split.decode(inputs), np.ones((3, 2))
+  for name in inputs:
+    alone = split.decode({name: inputs[name], 'added': added})
+    assert set(alone) == {name, 'added'}
+    assert alone['added'] is added
+    np.testing.assert_array_equal(alone[name], everything[name])
+
+
 @pytest.mark.parametrize('name', FROM_FILES)
 def test_stand_in_is_a_function_of_its_seed(name, cache, tmp_path):
   first = load(SOURCES[name](), '', cache)

@@ -165,7 +165,7 @@ def test_pickled_objects_are_not_loaded(tmp_path):
 def test_a_single_array_is_no_archive(tmp_path):
   with (tmp_path / 'data.npz').open('wb') as file:
     np.save(file, np.zeros(3))
-  with pytest.raises(DataError, match='data.npz: not a complete .npz file'):
+  with pytest.raises(DataError, match=r'data.npz: not a complete .npz file'):
     load(Arrays(), str(tmp_path), tmp_path)
 
 
@@ -176,7 +176,7 @@ def test_a_flipped_byte_is_noticed_by_the_checksum(tmp_path, write):
   content = bytearray(path.read_bytes())
   content[len(content) // 3] ^= 1
   path.write_bytes(content)
-  with pytest.raises(DataError, match='data.npz: not a complete .npz file'):
+  with pytest.raises(DataError, match=r'data.npz: not a complete .npz file'):
     load(Arrays(), str(tmp_path), tmp_path)
 
 

@@ -1,6 +1,7 @@
 """AV-MNIST's arrays: memory-mapped, decoded late, and refused when damaged."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_the_last_twelfth_of_train_is_validation(root):
   assert splits['train'].ids[0] == 'train/00000'
   assert splits['valid'].ids.tolist() == ['train/00033', 'train/00034', 'train/00035']
   assert splits['valid'].label.tolist() == [3, 4, 5]
-  assert 60000 - 60000 // 12 == 55000  # As MultiBench has it.
+  splits = AVMNIST().load(_write(root / 'other', sizes=(35, 1)))
+  assert [len(splits[name]) for name in ('train', 'valid', 'test')] == [33, 2, 1]
 
 
 def test_a_batch_is_scaled_and_shaped(root):
@@ -75,9 +77,8 @@ def test_ids_come_from_the_manifest(root):
   ('manifest', 'message'),
   [
     ('{', 'manifest.json: not JSON'),
-    ('[]', 'manifest.json: 36|manifest.json: '),
     ('{"ids": {"train": []}}', '0 ids for 36 rows of train'),
-    ('{"ids": {"test": []}}', 'no.* list of ids for train|list of ids for train'),
+    ('{"ids": {"test": []}}', 'list of ids for train'),
     ('{"ids": 3}', 'list of ids for train'),
     ('{"ids": {"train": 3}}', 'list of ids for train'),
     (
@@ -121,6 +122,10 @@ def test_pickled_objects_are_not_loaded(root):
 
   objects = np.empty(5, object)
   objects[:] = Trap()
-  np.save(root / 'test_labels.npy', objects, allow_pickle=True)
-  with pytest.raises(DataError, match='test_labels.npy: not a complete .npy array'):
+  path = root / 'test_labels.npy'
+  np.save(path, objects, allow_pickle=True)
+  with pytest.raises(DataError, match=r'test_labels.npy: not a complete .npy array'):
+    load(AVMNIST(), str(root), root)
+  path.write_bytes(pickle.dumps(Trap()))
+  with pytest.raises(DataError, match=r'test_labels.npy: not a complete .npy array'):
     load(AVMNIST(), str(root), root)

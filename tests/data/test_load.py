@@ -102,7 +102,7 @@ def test_bundled_data_need_no_root(tmp_path):
   assert dataset.origin == 'bundled'
   assert list(dataset.hashes) == ['digits.csv.gz']
   assert not (tmp_path / 'cache').exists()
-  with pytest.raises(DataError, match='Leave data.root empty'):
+  with pytest.raises(DataError, match=r'Leave data.root empty'):
     load(Digits(), str(tmp_path), tmp_path)
 
 
@@ -126,5 +126,5 @@ def test_loading_validates(tmp_path):
   lines = path.read_text().splitlines()
   lines[7] = lines[7].replace(lines[7].split(',')[0], 'nan', 1)
   path.write_text('\n'.join(lines))
-  with pytest.raises(DataError, match='methylation: 1 of 60 .* test/0007'):
+  with pytest.raises(DataError, match=r'methylation: 1 of 60 .* test/00007'):
     load(Rosmap(), str(tmp_path), tmp_path)

@@ -28,7 +28,9 @@ def test_real_rosmap(real, tmp_path):
   np.testing.assert_array_equal(np.bincount(test.label), [51, 55])
   counts = np.bincount(train.label) + np.bincount(valid.label)
   np.testing.assert_array_equal(counts, [118, 127])
-  np.testing.assert_allclose(np.bincount(valid.label), [118 / 5, 127 / 5], atol=1)
+  for seed in range(5):
+    valid = Rosmap(split_seed=seed).load(real)['valid']
+    np.testing.assert_allclose(np.bincount(valid.label), [118 / 5, 127 / 5], atol=1)
 
 
 def test_real_values_are_given_as_published(real, tmp_path):
@@ -68,7 +70,7 @@ def root(tmp_path):
   [
     ('labels_tr', '0.0', '2.0', 'labels_tr.csv: row .* is 2.0'),
     ('labels_tr', '0.0', '0.5', 'labels_tr.csv: row .* is 0.5'),
-    ('labels_tr', '0.0', 'nan', 'labels_tr.csv: row .* is nan'),
+    ('labels_tr', '0.000000000000000000e+00', 'nan', 'labels_tr.csv: row .* is nan'),
     ('labels_te', '\n', ',0\n', 'labels_te.csv: not a table .* columns changed'),
     ('2_te', '0.', 'abc.', '2_te.csv: not a table of numbers .*abc'),
     ('2_te', '\n', ',', '2_te.csv: not a table of numbers .*columns changed'),
@@ -81,6 +83,16 @@ def test_a_damaged_table_is_named(root, file, old, new, message):
   assert old in text
   path.write_text(text.replace(old, new, 1))
   with pytest.raises(DataError, match=message):
+    load(Rosmap(), str(root), root)
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [('', 'empty'), ('\n\n', 'empty'), ('0,1\n' * 60, '2 columns instead of 1')],
+)
+def test_labels_are_one_column(root, text, message):
+  (root / 'labels_te.csv').write_text(text)
+  with pytest.raises(DataError, match=f'labels_te.csv: {message}'):
     load(Rosmap(), str(root), root)
 
 

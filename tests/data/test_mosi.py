@@ -130,6 +130,15 @@ def _flip(path, row, column):
   _set(path, row, column, str(1 - int(float(_rows(path)[row][column]))))
 
 
+def _repeat_first(path):
+  """Lets another row with the label of the first claim to be the first."""
+  rows = _rows(path)
+  label = [row[-1] for row in _rows(path.with_name('text_train0.csv'))]
+  other = label.index(label[0], 1)
+  _set(path.with_name('text_train0.csv'), other, slice(100), rows[0][1:])
+  _set(path, other, slice(None), rows[0])
+
+
 @pytest.mark.parametrize(
   ('file', 'damage', 'message'),
   [
@@ -144,7 +153,7 @@ def _flip(path, row, column):
     ),
     ('text_train', lambda p: _set(p, 3, 0, '432'), 'row 3 is 432.0.*0 to 431'),
     ('text_train', lambda p: _set(p, 3, 0, '0.5'), 'row 3 is 0.5'),
-    ('text_train', lambda p: _set(p, 1, 0, '0'), 'clip00_1 occurs more than once'),
+    ('text_train', lambda p: _repeat_first(p), 'clip00_1 occurs more than once'),
     ('text_test', lambda p: _set(p, 5, 0, '2'), 'video clip00 is in train and in test'),
     ('transcripts', lambda p: _flip(p, 0, 3), 'transcripts.csv .* that of clip00_1'),
     ('transcripts', lambda p: _set(p, 0, 3, '2'), 'transcripts.csv: row 0 is'),
@@ -181,7 +190,6 @@ def test_rows_are_counted_from_zero(root):
   [
     (b'text\tlabel', b'label\ttext', "first line is 'label.ttext'"),
     (b'SAID IN CLIP00 TURN 3', b'SAID IN CLIP99', 'no label .* utterance clip00_3'),
-    (b'TURN 3 \t', b'TURN 3 \t3.5', 'train.tsv: line 4 is'),
     (b'TURN 3 \t', b'TURN 3 \tx', 'train.tsv: line 4 is'),
     (b'TURN 3 \t', b'TURN 3  ', 'train.tsv: line 4 is'),
     (b'TURN 3 \t', b'TURN 3 \xff\t', 'train.tsv: not text'),
@@ -194,6 +202,24 @@ def test_real_labels_that_are_wrong(root, old, new, message):
   with pytest.raises(DataError, match=message):
     load(Mosi(label='real'), str(root), root)
   load(Mosi(), str(root), root)
+
+
+def test_real_labels_out_of_range_are_refused(root):
+  path = root / 'labels' / 'train.tsv'
+  lines = path.read_text().splitlines()
+  for label in ('3.1', '-3.1', 'nan', 'inf'):
+    lines[3] = f'SAID IN CLIP00 TURN 3\t{label}'
+    path.write_text('\n'.join(lines))
+    with pytest.raises(DataError, match=r'train.tsv: line 4 .* from -3 to 3'):
+      Mosi(label='real').load(root)
+
+
+def test_a_video_may_have_underscores_in_its_name(root):
+  path = root / 'features' / 'transcripts.csv'
+  path.write_text(path.read_text().replace('clip', 'my_clip'))
+  splits = load(Mosi(), str(root), root).splits
+  assert len(_videos(splits['train'])) == 20
+  assert len(_videos(splits['valid'])) == 4
 
 
 def test_real_labels_of_another_sign_are_refused(root):

@@ -140,6 +140,8 @@ class TestPadding:
         np.testing.assert_array_equal(value['length'], [longest] * len(rows))
         assert value['length'].dtype == np.int32
         np.testing.assert_array_equal(value['steps'], batch[name]['steps'])
+      added = {'logits': np.ones(3)}
+      assert train.collate({**batch, **added})['logits'] is added['logits']
       assert batch['text']['length'][0] == train.inputs['text']['length'][rows[0]]
 
 

@@ -184,6 +184,7 @@ def _hostile():
     b'\x80\x04\x8c\x05numpy\x8c\x0dndarray.dumps\x93.',
   )
   yield 'token as a value', b'cnumpy\nndarray\n.'
+  yield 'token as a key', b'}cnumpy\nndarray\nI1\ns.'
   yield 'call of an argument', b'cnumpy\nndarray\n(I3\ntR.'
   yield 'state of a token', b"cnumpy\ndtype\n}(S'__call__'\nNub."
   yield 'state of a dict', b"}(S'a'\nI1\nu}b."
@@ -223,6 +224,12 @@ def test_the_hostile_pickles_would_run_elsewhere(tmp_path, monkeypatch):
     (b'(ios\nsystem\n.', 'INST'),
     (b'\x82\x01.', 'EXT1'),
     (pickle.dumps(np.zeros(1, 'M8[s]')), 'M8'),
+    (b'cnumpy\nndarray\n(I3\ntR.', r'a call of numpy\.ndarray'),
+    (b'}}b.', 'a state for a dict'),
+    (
+      b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O8'\ntRVx\ntR.",
+      'a scalar of obj',
+    ),
   ],
 )
 def test_error_names_what_was_refused(tmp_path, data, name):
@@ -253,9 +260,17 @@ _EMPTY_STRINGS = (
 )
 
 
+# Three float32, and no bytes for them: never memory that happens to be there.
+_NO_DATA = (
+  b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+  b"(I1\n(I3\ntcnumpy\ndtype\n(S'f4'\nI0\nI1\ntRI00\nS''\ntb."
+)
+
+
 @pytest.mark.parametrize(
   'data',
   [
+    _NO_DATA,
     b'\x80\x04\x8e' + _HUGE + b'abc.',
     b'\x80\x05\x96' + _HUGE + b'abc.',
     b'\x80\x04\x8d' + _HUGE + b'abc.',

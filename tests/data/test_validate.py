@@ -170,6 +170,6 @@ def test_memory_maps_are_read_in_pieces(tmp_path, monkeypatch):
   splits['valid'] = dataclasses.replace(
     _split('valid', size=1000), inputs={'table': mapped}
   )
-  with pytest.raises(DataError, match='1 of 1000 examples .* valid/777'):
+  with pytest.raises(DataError, match=r'1 of 1000 examples .* valid/777'):
     validate(spec, splits)
   assert max(largest) <= 1200

@@ -71,8 +71,8 @@ class Reference:
     @jax.jit
     def value_and_grad(values):
       def loss(chosen):
-        values_ = {**values, **chosen}
-        return run(_under('param/', values_), _under('in/', values_))
+        merged = {**values, **chosen}
+        return run(_under('param/', merged), _under('in/', merged))
 
       chosen = {key: values[key] for key in wanted}
       return jax.value_and_grad(loss, has_aux=True)(chosen)

@@ -20,7 +20,7 @@ import numpy as np
 
 from jdyn.data import hdf5, stand_in
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import as_ids, require
+from jdyn.data.files import as_ids, require, row_ids
 from jdyn.data.holdout import hold_out
 from jdyn.data.validate import SPLITS
 
@@ -154,7 +154,7 @@ def _read(path: Path) -> dict[str, _Part]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with np.lib.npyio.NpzFile(path, allow_pickle=False) as file:
       return {key: file[key] for key in file.files}
   except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
     raise DataError(
@@ -240,10 +240,8 @@ def _split(path: Path, split: str, part: _Part, task: str) -> Split:
     inputs[name] = values
   label = part['label'].astype(np.int32 if task == 'multiclass' else np.float32)
   if 'id' in part:
-    ids = as_ids(part['id'], f'{path}: {split}/id')
-  else:
-    ids = np.array([f'{split}/{row:05d}' for row in range(len(label))])
-  return Split(inputs, label, ids)
+    return Split(inputs, label, as_ids(part['id'], f'{path}: {split}/id'))
+  return Split(inputs, label, row_ids(split, len(label)))
 
 
 def _to_32_bits(where: str, array: np.ndarray) -> np.ndarray:

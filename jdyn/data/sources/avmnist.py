@@ -17,9 +17,10 @@ import numpy as np
 
 from jdyn.data import stand_in
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import as_classes, require
+from jdyn.data.files import as_classes, require, row_ids
 
 _SHAPES = {'image': (784,), 'audio': (112, 112)}  # As stored, one example.
+_DECODED = {'image': (28, 28, 1), 'audio': (112, 112, 1)}
 _VALID_SHARE = 12
 
 
@@ -41,10 +42,7 @@ built by: python -m jdyn.prepare avmnist --mnist DIR --fsdd DIR --out <root>"""
     return DataSpec(
       name='avmnist',
       task='multiclass',
-      modalities={
-        'audio': ModalitySpec((112, 112, 1)),
-        'image': ModalitySpec((28, 28, 1)),
-      },
+      modalities={name: ModalitySpec(shape) for name, shape in _DECODED.items()},
       num_outputs=10,
       class_names=tuple('0123456789'),
     )
@@ -91,13 +89,14 @@ built by: python -m jdyn.prepare avmnist --mnist DIR --fsdd DIR --out <root>"""
 
 def _decode(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
   """Stored values to `f32[..., 28, 28, 1]` and `f32[..., 112, 112, 1]`."""
-  # Not a division: XLA multiplies by the reciprocal, and NumPy's bits would differ.
-  image = inputs['image'].astype('float32') * (1 / 255)
-  audio = inputs['audio'].astype('float32') * (1 / 255)
-  return {
-    'audio': audio[..., None],
-    'image': image.reshape((*image.shape[:-1], 28, 28, 1)),
-  }
+  decoded = dict(inputs)
+  for name in _SHAPES.keys() & inputs.keys():
+    stored = inputs[name]
+    before = stored.shape[: -len(_SHAPES[name])]
+    # Not a division: XLA multiplies by the reciprocal, and NumPy's bits would differ.
+    scaled = stored.astype('float32') * (1 / 255)
+    decoded[name] = scaled.reshape((*before, *_DECODED[name]))
+  return decoded
 
 
 def _read_part(root: Path, part: str) -> Split:
@@ -136,16 +135,20 @@ def _read_array(path: Path, shape: tuple[int, ...], kinds: str) -> np.ndarray:
 def _read_ids(root: Path, part: str, size: int) -> np.ndarray:
   """Ids of the manifest, or row numbers where there are none."""
   path = root / 'manifest.json'
+  if not path.is_file():
+    return row_ids(part, size)
   try:
-    manifest = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-    names = manifest['ids'][part] if 'ids' in manifest else range(size)
+    manifest = json.loads(path.read_text(encoding='utf-8'))
+    if 'ids' not in manifest:
+      return row_ids(part, size)
+    ids = np.array([f'{part}/{name}' for name in manifest['ids'][part]])
   except (ValueError, KeyError, TypeError) as error:
     raise DataError(
       f'{path}: not JSON with a list of ids for {part} ({error!r}). '
       'Build the folder again, or remove the file.'
     ) from error
-  if len(names) != size:
+  if len(ids) != size:
     raise DataError(
-      f'{path}: {len(names)} ids for {size} rows of {part}. Build the folder again.'
+      f'{path}: {len(ids)} ids for {size} rows of {part}. Build the folder again.'
     )
-  return np.array([f'{part}/{name}' for name in names])
+  return ids

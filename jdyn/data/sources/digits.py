@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import as_classes, read_table, require
+from jdyn.data.files import as_classes, read_table, require, row_ids
 from jdyn.data.holdout import hold_out
 
 _SCALE = 16.0  # Pixels are counts from 0 to 16.
@@ -70,7 +70,7 @@ class Digits:
     everything = Split(
       inputs={'coarse': blocks.reshape(-1, 16), 'fine': fine},
       label=as_classes(table[:, 64], 10, str(path)),
-      ids=np.array([f'digit/{row:04d}' for row in range(len(table))]),
+      ids=row_ids('digit', len(table)),
     )
     rest, test = hold_out(everything.label, self.test_fraction, self.split_seed)
     train, valid = hold_out(

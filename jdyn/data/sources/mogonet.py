@@ -15,7 +15,7 @@ import numpy as np
 
 from jdyn.data import stand_in
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import read_labels, read_table, require
+from jdyn.data.files import read_labels, read_table, require, row_ids
 from jdyn.data.holdout import hold_out
 
 _VIEWS = {'mrna': 1, 'methylation': 2, 'mirna': 3}
@@ -102,8 +102,7 @@ class Mogonet:
           'Take both from the same release.'
         )
       inputs[view] = table.astype(np.float32)
-    ids = np.array([f'{split}/{row:04d}' for row in range(len(label))])
-    return Split(inputs=inputs, label=label, ids=ids)
+    return Split(inputs, label, row_ids(split, len(label)))
 
 
 class Rosmap(Mogonet):

@@ -214,11 +214,14 @@ from: the links under Affective Computing in https://github.com/pliang279/MultiB
 
 
 def to_batch_max(inputs: Mapping[str, Any]) -> dict[str, Any]:
-  """The inputs of a batch, every length replaced by the longest in the batch."""
-  return {
-    name: {**value, 'length': np.full_like(value['length'], value['length'].max())}
-    for name, value in inputs.items()
-  }
+  """The inputs of a batch, the lengths of sequences replaced by the batch's longest."""
+
+  def longest(value: Any) -> Any:
+    if not isinstance(value, Mapping) or 'length' not in value:
+      return value
+    return {**value, 'length': np.full_like(value['length'], value['length'].max())}
+
+  return {name: longest(value) for name, value in inputs.items()}
 
 
 def _sequences(

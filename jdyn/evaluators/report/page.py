@@ -17,7 +17,7 @@ _STAND_IN = 'synthetic stand-in'
 _CSS = """
 :root { color-scheme: light dark }
 body { background: Canvas; color: CanvasText; font: 16px/1.45 system-ui, sans-serif;
-  margin: 0 auto; max-width: 64rem; padding: 0.5rem 1rem 3rem }
+  margin: 0 auto; max-width: 70rem; padding: 0.5rem 1rem 3rem }
 h1 { font-size: 1.5rem; margin-bottom: 0.2rem; overflow-wrap: anywhere }
 h2 { border-bottom: 1px solid #8886; font-size: 1.2rem; margin-top: 2.2rem }
 .alarm { background: #b00020; border-radius: 0.4rem; color: #fff; font-weight: bold;
@@ -25,14 +25,16 @@ h2 { border-bottom: 1px solid #8886; font-size: 1.2rem; margin-top: 2.2rem }
 .warning { border-left: 0.4rem solid #d55e00; background: #d55e0022;
   padding: 0.5rem 1rem }
 .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.6rem 0 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums;
+  margin: 0.6rem 0 }
 th, td { border-bottom: 1px solid #8884; padding: 0.25rem 0.7rem; text-align: right;
   vertical-align: top; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left; white-space: normal }
+td:first-child { min-width: 9rem }
 .facts td { overflow-wrap: anywhere; text-align: left; white-space: normal }
 .facts th { vertical-align: top }
 .strong td { background: #0072b226; font-weight: bold }
-td b { text-decoration: underline }
+mark { background: #0072b226; color: inherit; display: block; font-weight: bold }
 small, figcaption, .note { font-size: 0.82rem; font-weight: normal; opacity: 0.8 }
 td small { display: block }
 .plots { display: grid; gap: 1rem;
@@ -46,7 +48,7 @@ _KINDS = {
   'stage': 'expert alone',
   'path': 'as a path of the main model',
   'uniform': 'plain average of the experts',
-  'oracle': 'bound: for each example the cheapest path that is right',
+  'oracle': 'bound: the cheapest path that is right',
   'model': 'main model',
 }
 
@@ -94,6 +96,7 @@ class _Page:
       'dataset': f'{run.dataset} ({run.origin})',
       'examples': sizes,
       'task': type(run.task).__name__.lower(),
+      'model': run.model,
       'seeds': ', '.join(map(str, self._main.seeds)),
       **{name: _plain(value) for name, value in run.environment.items()},
     }
@@ -109,23 +112,25 @@ class _Page:
     return '\n'.join(parts)
 
   def _warnings(self) -> str:
-    """One box per path that the gate hardly ever, or nearly always, chooses."""
-    boxes = []
-    for path, shares in scores.collapsed(self._main).items():
-      seeds = ', '.join(f'{share:.1%} for seed {s}' for s, share in shares.items())
-      boxes.append(
-        f'<p class="warning"><strong>The gate has collapsed:</strong> path '
-        f'<em>{escape(path)}</em> gets {seeds} of the validation examples, less than '
-        f'{scores.COLLAPSE:.0%} or more than {1 - scores.COLLAPSE:.0%}.</p>'
-      )
-    return '\n'.join(boxes)
+    """A box about the paths that the gate hardly ever, or nearly always, chooses."""
+    paths = [
+      f'<em>{escape(path)}</em> gets '
+      + ', '.join(f'{share:.2%} (seed {seed})' for seed, share in shares.items())
+      for path, shares in scores.collapsed(self._main).items()
+    ]
+    if not paths:
+      return ''
+    return (
+      '<p class="warning"><strong>The gate has collapsed.</strong> Of the validation '
+      f'examples, path {"; path ".join(paths)}.</p>'
+    )
 
   def _results(self) -> str:
     kind = (
       'In brackets the 95 % interval of the mean over '
-      f'{len(self._main.seeds)} seeds (Student’s t).'
+      f'{len(self._main.seeds)} seeds (Student t).'
       if self._several
-      else 'One seed: in brackets Wilson’s 95 % interval over the examples, for '
+      else 'One seed: in brackets the 95 % Wilson interval over the examples, for '
       'scores that are shares of examples. It says nothing about other seeds.'
     )
     return _section(
@@ -151,22 +156,23 @@ class _Page:
     shares = scores.proportions(task, self._main.predictions[split].label)
     rows = []
     for row in scores.result_rows(self._run, split):
-      cells = [f'{escape(self._model_name(row))}<small>{_KINDS[row.kind]}</small>']
+      name_cell = f'{escape(self._model_name(row))}<small>{_KINDS[row.kind]}</small>'
+      score_cells = []
       for name in names:
         known = name in row.scores
         found = scores.estimate(row.scores[name], shares.get(name)) if known else None
-        cells.append(_cell(found, name))
-      macs = '–' if row.macs is None else _count(float(np.mean(row.macs)))
-      cells.append(macs)
-      cells.append('–' if row.parameters is None else f'{row.parameters:,}')
+        score_cells.append(_cell(found, name))
+      macs = '-' if row.macs is None else _count(float(np.mean(row.macs)))
+      parameters = '-' if row.parameters is None else f'{row.parameters:,}'
+      cells = [name_cell, score_cells[0], macs, *score_cells[1:], parameters]
       rows.append((cells, row.kind == 'model'))
-    header = ['model', *map(score_label, names), 'MACs per example', 'parameters']
-    return _table(header, rows)
+    labels = [score_label(name) for name in names]
+    return _table(['model', labels[0], 'MACs', *labels[1:], 'parameters'], rows)
 
   def _model_name(self, row: scores.Row) -> str:
     if row.kind != 'model':
       return row.name
-    return 'gated model' if self._main.paths else self._run.config['model']['name']
+    return 'gated model' if self._main.paths else self._run.model
 
   def _cost(self) -> str:
     """Accuracy against cost, for a gated model."""
@@ -196,18 +202,19 @@ class _Page:
       ),
       'Bars are 95 % intervals, of the kind that the table has. Random routing sends '
       'each example to a path by lot, at no cost; a gate is worth having where it '
-      f'lies {"above" if maximize else "below"} that line.',
+      f'lies {"above" if maximize else "below"} that line'
+      + (', which is an approximation for F1.' if 'f1' in name else '.'),
       size=(5.2, 3.8),
     )
     random, gain = scores.gain_over_random(static, gated, name, maximize)
     verdict = (
-      f'At {_count(float(np.mean(gated.macs)))} MACs per example the gated model '
-      f'reaches {score_label(name)} {_number(score(gated).mean, name, scaled=True)}; '
-      f'random routing at this cost reaches {_number(random.mean, name)}. Difference: '
-      f'{_cell(gain, name, sign=True, small=False)}'
-    )
+      f'Test {score_label(name)} at {_count(float(np.mean(gated.macs)))} MACs per '
+      f'example: gated model {_number(np.mean(gated.scores[name]), name)}, random '
+      f'routing {_number(random.mean, name)}, difference '
+      f'<strong>{_number(gain.mean, name, "+")}</strong> {_interval(gain, name)}'
+    ).rstrip()
     how = (
-      'Differences are taken seed by seed, with their 95 % interval (Student’s t).'
+      'Differences are taken seed by seed, with their 95 % interval (Student t).'
       if self._several
       else 'One seed: no interval.'
     )
@@ -238,7 +245,7 @@ class _Page:
           'Gate usage by class',
           plots.usage_by_class(names, by_class),
           f'Share of the test examples of each class by path, {over}.',
-          size=(max(4.6, min(0.3 * len(names) + 1, 9.0)), 3.4),
+          size=plots.columns_size(len(names)),
         )
       )
     return _section('What the gate chooses', _plots(figures))
@@ -251,7 +258,7 @@ class _Page:
     if isinstance(task, Regression):
       name, what = 'mae', 'Mean absolute error'
     elif isinstance(task, Multilabel):
-      name, what = 'example_f1', 'F1 of each example’s labels'
+      name, what = 'example_f1', 'F1 of the labels of an example,'
     else:
       name, what = 'accuracy', 'Accuracy'
     rows = []
@@ -259,13 +266,13 @@ class _Page:
       cells = [escape(row.path), f'{row.count:,.0f}<small>{row.share:.1%}</small>']
       for path, found in row.scores.items():
         cell = _cell(found, name)
-        cells.append(f'<b>{cell}</b>' if path == row.path else cell)
+        cells.append(f'<mark>{cell}</mark>' if path == row.path else cell)
       rows.append((cells, False))
     columns = [f'{path} {score_label(name)}' for path in main.paths]
     return _section(
       'Does the gate find the examples that need more?',
       f'<p>{what} of every path (columns) on the test examples that the gate sends to '
-      'each path (rows); underlined is the path that they get. The gate finds the '
+      'each path (rows); marked is the path that they get. The gate finds the '
       'right examples if a dear path gains more over a cheap one in its own row than '
       'in the others.</p>',
       _table(['sent to', 'examples', *columns], rows),
@@ -315,7 +322,7 @@ class _Page:
           'All terms of the objective as they are weighted.',
         ),
         self._figure(
-          f'{stage.name}: validation {stage.select.replace("_", " ")}',
+          f'{stage.name}: validation {_score_name(stage.select)}',
           plots.curve(
             _factor(stage.select) * stage.valid[stage.select],
             score_label(stage.select),
@@ -350,8 +357,11 @@ class _Page:
 
 def score_label(name: str) -> str:
   """A score's name for readers, with its unit."""
-  unit = ' (%)' if _factor(name) == 100 else ''
-  return name.replace('_', ' ').replace('f1', 'F1').replace('mae', 'MAE') + unit
+  return _score_name(name) + (' (%)' if _factor(name) == 100 else '')
+
+
+def _score_name(name: str) -> str:
+  return name.replace('_', ' ').replace('f1', 'F1').replace('mae', 'MAE')
 
 
 def _factor(name: str) -> int:
@@ -359,24 +369,24 @@ def _factor(name: str) -> int:
   return 100 if 'acc' in name or 'f1' in name else 1
 
 
-def _number(value: float, name: str, *, scaled: bool = False) -> str:
-  """A score with the digits that a reader needs."""
+def _number(value: float, name: str, sign: str = '') -> str:
+  """A score with the digits that a reader needs; `sign` '+' always shows the sign."""
   factor = _factor(name)
-  return f'{value * (1 if scaled else factor):.{2 if factor == 100 else 4}f}'
+  return f'{value * factor:{sign}.{2 if factor == 100 else 4}f}'
 
 
-def _cell(
-  found: scores.Estimate | None, name: str, *, sign: bool = False, small: bool = True
-) -> str:
-  """A score, with its interval if it has one."""
+def _cell(found: scores.Estimate | None, name: str) -> str:
+  """A score, and below it its interval if it has one."""
   if found is None:
-    return '–'
-  plus = '+' if sign and found.mean > 0 else ''
-  text = plus + _number(found.mean, name)
+    return '-'
+  ends = _interval(found, name)
+  return _number(found.mean, name) + (f'<small>{ends}</small>' if ends else '')
+
+
+def _interval(found: scores.Estimate, name: str) -> str:
   if found.low is None:
-    return text
-  ends = f'[{_number(found.low, name)}, {_number(found.high, name)}]'
-  return f'{text}<small>{ends}</small>' if small else f'{text} {ends}'
+    return ''
+  return f'[{_number(found.low, name)}, {_number(found.high, name)}]'
 
 
 def _count(value: float) -> str:

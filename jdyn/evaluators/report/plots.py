@@ -25,7 +25,7 @@ _STYLE = {
   'axes.labelcolor': _INK,
   'axes.spines.right': False,
   'axes.spines.top': False,
-  'axes.titlesize': 'medium',
+  'figure.titlesize': 'medium',
   'font.size': 9,
   'grid.alpha': 0.3,
   'grid.color': '#808080',
@@ -59,10 +59,12 @@ def render(
     axes = figure.add_subplot()
     axes.set_axisbelow(True)
     paint(axes)
-    axes.set_title(title, wrap=True)
-    figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
+    # Over the figure and not over the axes, which may be narrow.
+    figure.suptitle(title, wrap=True)
+    figure.savefig(file, format='svg', transparent=True)
   svg = file.getvalue()
   svg = svg[svg.index('<svg') :]
+  # It holds the time of day.
   svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
   svg = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{name}-', svg)
   svg = svg.replace(_INK, 'currentColor')
@@ -87,7 +89,7 @@ def curve(values: np.ndarray, label: str, best: Sequence[int] | None = None) -> 
       name = 'best epoch of each seed' if several else 'best epoch'
       axes.plot(best, at, '*', color=_MODEL, markersize=9, label=name, clip_on=False)
     axes.set(xlabel='epoch', ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.legend()
 
   return paint
@@ -104,11 +106,16 @@ def usage_by_epoch(shares: Mapping[str, np.ndarray]) -> Painter:
       parts = [100 * share for share in shares.values()]
       axes.stackplot(epochs, parts, labels=list(shares), colors=_colors(len(shares)))
       axes.set_xlim(epochs[0], epochs[-1])
-      axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+      axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlabel='epoch', ylabel='validation examples (%)', ylim=(0, 100))
     _legend_below(axes)
 
   return paint
+
+
+def columns_size(num_columns: int) -> tuple[float, float]:
+  """Inches for vertical bars with upright names."""
+  return min(max(4.6, 0.7 + 0.17 * num_columns), 9.0), 3.4
 
 
 def usage_by_class(names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Painter:
@@ -135,7 +142,7 @@ def _stack(axes: Axes, names: Sequence[str], shares: Mapping[str, np.ndarray]) -
 def matrix_size(num_classes: int) -> tuple[float, float]:
   """Inches for a plot of C x C cells."""
   side = min(max(3.4, 1.8 + 0.26 * num_classes), 8.0)
-  return side + 0.6, side
+  return side + 1.0, side
 
 
 def confusion(names: Sequence[str], shares: np.ndarray) -> Painter:
@@ -183,6 +190,7 @@ def label_bars(names: Sequence[str], scores: np.ndarray) -> Painter:
     )
     axes.grid(visible=False, axis='y')
     axes.set(xlabel='F1 (%)', xlim=(0, 100))
+    axes.margins(y=0.02)
     axes.set_yticks(np.arange(len(names)), names)
     axes.invert_yaxis()
 
@@ -197,7 +205,7 @@ def truth_and_prediction(truth: np.ndarray, prediction: np.ndarray) -> Painter:
       truth, prediction, gridsize=30, mincnt=1, cmap='cividis', linewidths=0.1
     )
     axes.figure.colorbar(bins, ax=axes, label='predictions per cell')
-    ends = [min(truth.min(), prediction.min()), max(truth.max(), prediction.max())]
+    ends = [truth.min(), truth.max()]
     axes.plot(ends, ends, '--', color=_INK, linewidth=1, label='perfect')
     axes.set(xlabel='truth', ylabel='prediction')
     axes.legend()
@@ -221,20 +229,21 @@ def score_by_cost(
   """
 
   def paint(axes: Axes) -> None:
-    costs = [cost for cost, _ in static.values()]
-    ends = max(*costs, gated[0].mean)
-    # Drawn densely, so that it is also right on a logarithmic axis.
-    grid = np.linspace(min(costs), ends, 200)
+    costs, reached = hull
+    # Whoever may spend more than the best model needs has that model.
+    end = max(gated[0].mean, *(cost for cost, _ in static.values()))
     axes.plot(
-      grid, np.interp(grid, *hull), '--', color='#808080', label='random routing'
+      [*costs, end],
+      [*reached, reached[-1]],
+      '--',
+      color='#808080',
+      label='random routing',
     )
     for color, (name, (cost, score)) in zip(
       _colors(len(static)), static.items(), strict=True
     ):
       _point(axes, Estimate(cost), score, 'o', color, f'{name} alone')
     _point(axes, *gated, 'D', _MODEL, 'gated model')
-    if ends > 30 * min(costs):
-      axes.set_xscale('log')
     axes.xaxis.set_major_formatter(EngFormatter(sep=''))
     axes.margins(x=0.12, y=0.2)
     axes.set(xlabel='multiply-accumulates per example', ylabel=label)
@@ -263,9 +272,10 @@ def _colors(count: int) -> list[str]:
 
 def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
   """Names below the axis, upright where they would not fit."""
-  upright = sum(len(name) + 2 for name in names) > 60
+  letters = 9 * axes.figure.get_size_inches()[0]
+  upright = len(names) * (max(map(len, names)) + 1) > letters
   axes.set_xticks(np.arange(len(names)), names, rotation=90 if upright else 0)
 
 
 def _legend_below(axes: Axes) -> None:
-  axes.figure.legend(loc='outside lower center', ncols=3)
+  axes.figure.legend(loc='outside lower center', ncols=2)

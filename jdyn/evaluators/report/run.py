@@ -11,7 +11,7 @@ import numpy as np
 
 from jdyn.data.dataset import DataError
 from jdyn.evaluators.predictions import Predictions
-from jdyn.tasks import TASKS, Task
+from jdyn.tasks import TASKS, Regression, Task
 
 MAIN = 'main'
 """Name of the stage that the run is about; the others train its experts."""
@@ -63,18 +63,20 @@ class Run:
   Attributes:
     workdir: its folder.
     config: all of its config.
+    model: name of the main model's kind.
     environment: versions, devices and whatever else was noted.
     dataset: name of the dataset.
     origin: `real`, `bundled` or `synthetic stand-in`.
     hashes: SHA-256 by file of the dataset.
-    sizes: examples by split.
+    sizes: examples of `train`, `valid` and `test`.
     class_names: of the task's outputs; empty for regression.
     task: judges predictions.
-    stages: by name, the main one last.
+    stages: by name, from the cheapest to the dearest, the main one last.
   """
 
   workdir: Path
   config: Mapping[str, Any]
+  model: str
   environment: Mapping[str, Any]
   dataset: str
   origin: str
@@ -98,35 +100,42 @@ def read_run(workdir: Path) -> Run:
       and says what to do.
   """
   config = _read_json(workdir / 'config.json')
+  with _fields_of(workdir / 'config.json'):
+    model = config['model']['name']
   environment = _read_json(workdir / 'environment.json')
   path = workdir / 'data.json'
   data = _read_json(path)
-  stages = {folder.name: _read_stage(folder) for folder in _stage_folders(workdir)}
+  stages = [_read_stage(folder) for folder in _stage_folders(workdir)]
+  stages.sort(key=lambda stage: (stage.name == MAIN, stage.total_macs))
   with _fields_of(path):
     spec = data['spec']
     run = Run(
       workdir=workdir,
       config=config,
+      model=model,
       environment=environment,
       dataset=data['name'],
       origin=data['origin'],
       hashes=dict(data['hashes']),
-      sizes=dict(data['sizes']),
+      sizes={split: data['sizes'][split] for split in ('train', 'valid', 'test')},
       class_names=tuple(spec['class_names']),
       task=TASKS[spec['task']](num_outputs=spec['num_outputs']),
-      stages=stages,
+      stages={stage.name: stage for stage in stages},
     )
-    for stage in stages.values():
+    outputs = 0 if isinstance(run.task, Regression) else run.task.num_outputs
+    named = len(run.class_names) == outputs
+    _require(named, path, f'{len(run.class_names)} class names for {outputs} classes')
+    for stage in stages:
       _check_belongs(stage, run)
   return run
 
 
 def _stage_folders(workdir: Path) -> list[Path]:
-  """The folders of all stages, the main one last."""
+  """The folders of all stages."""
   folders = sorted(path for path in (workdir / 'stages').glob('*') if path.is_dir())
   if MAIN not in (folder.name for folder in folders):
     raise _missing(workdir / 'stages' / MAIN)
-  return sorted(folders, key=lambda folder: folder.name == MAIN)
+  return folders
 
 
 def _read_stage(folder: Path) -> Stage:
@@ -151,7 +160,13 @@ def _read_stage(folder: Path) -> Stage:
       train=train,
       valid=valid,
     )
-  _require(stage.select in valid, folder / 'metrics.jsonl', f'no {stage.select!r}')
+  path = folder / 'metrics.jsonl'
+  for name in (stage.select, *(f'usage/{which}' for which in stage.paths)):
+    _require(name in valid, path, f'validation has no {name!r}')
+  _require('loss' in train, path, "training has no 'loss'")
+  epochs = valid[stage.select].shape[1]
+  known = all(1 <= epoch <= epochs for epoch in stage.best_epoch)
+  _require(known, path, f'{epochs} epochs, but the best ones are {stage.best_epoch}')
   return stage
 
 
@@ -263,6 +278,9 @@ def _require(condition: Any, path: Path, what: str) -> None:
 
 
 def _missing(path: Path) -> DataError:
+  if path.parent.parent.name == 'stages' and (path.parent / 'result.json').exists():
+    # The stage counts as finished; the training command would not write it again.
+    return _damaged(path, 'it is not there')
   return DataError(
     f'{path} is missing, so this is not the folder of a finished run. Give the '
     '--workdir of one, or repeat the training command: it goes on where it stopped.'

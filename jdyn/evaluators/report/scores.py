@@ -12,40 +12,39 @@ from jdyn.metrics.interval import summarize, wilson
 from jdyn.tasks import Multiclass, Regression, Task
 
 COLLAPSE = 0.01
-"""A path with a smaller share of the examples, or a greater one of the rest, is a
-collapse of the gate."""
+"""The gate has collapsed where a path gets less than this share, or all but this."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
   """A score with the 95 % interval that the run can support.
 
+  It is Student's t of the mean over seeds; for one seed it is Wilson's over
+  examples if the score is a share of them, else there is none.
+
   Attributes:
     mean: over the seeds.
     low: lower end; None where there is no interval.
     high: upper end.
-    kind: `seeds` (Student's t of the mean over seeds), `examples` (Wilson's, of a
-      share of examples, one seed) or `none`.
   """
 
   mean: float
   low: float | None = None
   high: float | None = None
-  kind: str = 'none'
 
   @property
   def errors(self) -> tuple[float, float]:
     """Distances of the mean to both ends; 0 without an interval."""
     if self.low is None:
       return 0.0, 0.0
-    return self.mean - self.low, self.high - self.mean
+    # Wilson's ends at 0 % and 100 % may miss the mean by a rounding error.
+    return max(self.mean - self.low, 0.0), max(self.high - self.mean, 0.0)
 
   def times(self, factor: float) -> 'Estimate':
     """The same in another unit."""
     if self.low is None:
       return Estimate(self.mean * factor)
-    low, high = self.low * factor, self.high * factor
-    return Estimate(self.mean * factor, low, high, self.kind)
+    return Estimate(self.mean * factor, self.low * factor, self.high * factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +94,12 @@ def estimate(values: Sequence[float], proportion_of: float | None = None) -> Est
   """
   summary = summarize(values)
   if summary.count > 1:
-    return Estimate(summary.mean, summary.low, summary.high, 'seeds')
+    return Estimate(summary.mean, summary.low, summary.high)
   if not proportion_of:
     return Estimate(summary.mean)
   # Scores are float32 shares, so the number of successes needs rounding.
   low, high = wilson(round(summary.mean * proportion_of), proportion_of)
-  return Estimate(summary.mean, low, high, 'examples')
+  return Estimate(summary.mean, low, high)
 
 
 def proportions(task: Task, label: np.ndarray) -> dict[str, int]:
@@ -119,7 +118,6 @@ def result_rows(run: Run, split: str) -> list[Row]:
   main = run.main
   scores = main.scores[split]
   experts = [stage for stage in run.stages.values() if stage is not main]
-  experts.sort(key=lambda stage: stage.total_macs)
   rows = [_stage_row(stage, 'stage', split) for stage in experts]
   alone = {row.name: row for row in rows}
   for path, of_path in scores['paths'].items():
@@ -187,7 +185,7 @@ def routed_rows(stage: Stage, split: str, task: Task) -> list[Routed]:
   values = {path: _example_scores(task, predictions, path) for path in stage.paths}
   weights = np.stack([predictions.weights[path] for path in stage.paths])
   chosen = weights.argmax(axis=0)  # [S, N]
-  is_share = isinstance(task, Multiclass)
+  single_share = isinstance(task, Multiclass) and len(stage.seeds) == 1
   rows = []
   for k, path in enumerate(stage.paths):
     sent = chosen == k
@@ -197,7 +195,7 @@ def routed_rows(stage: Stage, split: str, task: Task) -> list[Routed]:
     if used.any():
       for name, value in values.items():
         means = [v[s].mean() for v, s in zip(value[used], sent[used], strict=True)]
-        scores[name] = estimate(means, count if is_share else None)
+        scores[name] = estimate(means, count if single_share else None)
     rows.append(Routed(path, count, count / sent.shape[1], scores))
   return rows
 

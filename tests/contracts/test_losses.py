@@ -1,0 +1,150 @@
+"""What every loss term keeps, and what each is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdyn.losses import LOSSES
+from jdyn.tasks import TASKS
+from jdyn.typing import Outputs
+
+BATCH, CLASSES, PATHS = 6, 3, ('cheap', 'middle', 'dear')
+TASK = TASKS['multiclass'](num_outputs=CLASSES)
+COSTS = (0.25, 0.5, 1.0)
+
+TERMS = {
+  'balance': lambda: LOSSES['balance'](PATHS),
+  'budget': lambda: LOSSES['budget'](PATHS, COSTS),
+  'per_expert': lambda: LOSSES['per_expert'](TASK),
+  'supervised': lambda: LOSSES['supervised'](TASK),
+}
+
+
+def _weights(rows):
+  return jax.nn.softmax(jax.random.normal(jax.random.key(1), (rows, len(PATHS))))
+
+
+def _outputs(rows=BATCH, weights=None):
+  weights = _weights(rows) if weights is None else jnp.asarray(weights, jnp.float32)
+  keys = jax.random.split(jax.random.key(2), len(PATHS) + 1)
+  logits = [jax.random.normal(key, (rows, CLASSES)) for key in keys]
+  return Outputs(
+    logits=logits[0],
+    unimodal=dict(zip(PATHS, logits[1:], strict=True)),
+    weights={path: weights[:, k] for k, path in enumerate(PATHS)},
+  )
+
+
+def _batch(rows=BATCH, real=None):
+  return {
+    'label': np.arange(rows) % CLASSES,
+    'mask': (np.arange(rows) < (rows if real is None else real)).astype(np.float32),
+    'index': np.arange(rows),
+  }
+
+
+def _value(name, outputs, batch):
+  term = TERMS[name]()
+  mean, memory = term.apply(outputs, batch, {}, term.init(rows := 10), None)
+  assert jax.tree.structure(memory) == jax.tree.structure(term.init(rows))
+  return mean
+
+
+def test_every_loss_has_a_case():
+  assert set(TERMS) == set(LOSSES)
+
+
+@pytest.mark.parametrize('name', TERMS)
+def test_padding_changes_neither_value_nor_gradient(name):
+  padded, real = _outputs(BATCH), 4
+  short = jax.tree.map(lambda x: x[:real], padded)
+  garbage = jax.tree.map(lambda x: x.at[real:].set(7.0), padded)
+
+  def run(outputs, batch):
+    mean = _value(name, outputs, batch)
+    return mean.compute(), mean
+
+  run = jax.value_and_grad(run, has_aux=True)
+  (value, mean), gradient = run(garbage, _batch(BATCH, real))
+  (want, want_mean), want_gradient = run(short, _batch(real))
+  np.testing.assert_allclose(value, want, rtol=1e-6)
+  assert mean.count == want_mean.count == real
+  for got, expected in zip(
+    jax.tree.leaves(gradient), jax.tree.leaves(want_gradient), strict=True
+  ):
+    np.testing.assert_allclose(got[:real], expected, atol=1e-7)
+    assert not np.any(got[real:])
+
+
+def test_supervised_is_the_loss_of_the_task():
+  outputs, batch = _outputs(), _batch()
+  want = np.mean(TASK.loss(outputs.logits, batch))
+  np.testing.assert_allclose(
+    _value('supervised', outputs, batch).compute(), want, rtol=1e-6
+  )
+
+
+def test_per_expert_adds_the_losses_of_all_experts():
+  outputs, batch = _outputs(), _batch()
+  want = sum(np.mean(TASK.loss(outputs.unimodal[path], batch)) for path in PATHS)
+  np.testing.assert_allclose(
+    _value('per_expert', outputs, batch).compute(), want, rtol=1e-6
+  )
+
+
+def test_budget_is_the_expected_cost():
+  outputs = _outputs()
+  want = np.mean(np.asarray(_weights(BATCH)) @ np.array(COSTS))
+  np.testing.assert_allclose(
+    _value('budget', outputs, _batch()).compute(), want, rtol=1e-6
+  )
+  gradient = jax.grad(lambda o: _value('budget', o, _batch()).compute())(outputs)
+  for path, cost in zip(PATHS, COSTS, strict=True):
+    np.testing.assert_allclose(gradient.weights[path], cost / BATCH, rtol=1e-6)
+
+
+def test_budget_in_the_original_unit_is_the_share_of_the_second_path():
+  weights = np.array([[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]], np.float32)
+  outputs = Outputs(
+    logits=jnp.zeros((3, CLASSES)), weights={'b': weights[:, 0], 'a': weights[:, 1]}
+  )
+  term = LOSSES['budget'](('b', 'a'), (0.0, 1.0))
+  mean, _ = term.apply(outputs, _batch(3), {}, term.init(3), None)
+  np.testing.assert_allclose(mean.compute(), weights[:, 1].mean())
+
+
+@pytest.mark.parametrize(
+  ('weights', 'want'),
+  [
+    (np.eye(3)[[0, 1, 2, 0, 1, 2]], 1.0),  # even, hard
+    (np.full((6, 3), 1 / 3), 1.0),  # even, soft
+    (np.eye(3)[[1] * 6], 3.0),  # collapsed
+    (np.eye(3)[[0, 0, 0, 1, 1, 1]], 3 * (0.5**2 + 0.5**2)),  # one path is dead
+  ],
+)
+def test_balance_is_one_when_even_and_the_number_of_paths_when_collapsed(weights, want):
+  mean = _value('balance', _outputs(weights=weights), _batch())
+  np.testing.assert_allclose(mean.compute(), want, rtol=1e-6)
+
+
+def test_balance_pulls_weight_from_the_crowded_path():
+  weights = np.tile(np.array([[0.7, 0.2, 0.1]]), (BATCH, 1))
+  gradient = jax.grad(lambda o: _value('balance', o, _batch()).compute())(
+    _outputs(weights=weights)
+  )
+  # The share is a constant for the gradient: d/dw_k = K * share_k / B.
+  for k, path in enumerate(PATHS):
+    np.testing.assert_allclose(
+      gradient.weights[path], 3 * weights[:, k] / BATCH, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [('budget', 'paths'), ('balance', 'paths'), ('per_expert', 'per_expert=0')],
+)
+def test_terms_of_gates_refuse_a_model_without(name, message):
+  outputs = Outputs(logits=jnp.zeros((BATCH, CLASSES)))
+  with pytest.raises(ValueError, match=message):
+    _value(name, outputs, _batch())

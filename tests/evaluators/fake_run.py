@@ -1,0 +1,145 @@
+"""Folders as training leaves them, with tiny made-up arrays."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from jdyn.evaluators.predictions import Predictions, score_all
+from jdyn.tasks import TASKS
+
+CHEAP, DEAR = 1_000, 5_000
+GATE_MACS = 100
+VERSION = '9.8.7'
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeRun:
+  """What to make up; `write` returns the predictions by stage and split."""
+
+  task: str = 'multiclass'
+  seeds: tuple[int, ...] = (3, 4, 5)
+  gated: bool = True
+  origin: str = 'bundled'
+  class_names: tuple[str, ...] = ('ant', 'bee', 'cat')
+  examples: int = 40
+  epochs: int = 4
+  sent_to_dear: float = 0.4
+  paths: tuple[str, str] = ('cheap', 'dear')
+
+  @property
+  def outputs(self) -> int:
+    return len(self.class_names) or 1
+
+  def write(self, folder: Path) -> dict[str, dict[str, Predictions]]:
+    stages = (*self.paths, 'main') if self.gated else ('main',)
+    sizes = {'train': 90, 'valid': self.examples, 'test': self.examples}
+    made = {
+      split: self._predictions(np.random.default_rng(k))
+      for k, split in enumerate(('valid', 'test'))
+    }
+    _json(
+      folder / 'config.json', {'model': {'name': 'made_up'}, 'notes': self.class_names}
+    )
+    _json(folder / 'environment.json', {'versions': {'jax': VERSION}})
+    spec = {
+      'task': self.task,
+      'num_outputs': self.outputs,
+      'class_names': list(self.class_names),
+      'modalities': {'x': [2]},
+    }
+    data = {'name': 'made-up', 'origin': self.origin, 'hashes': {'x.npz': 'abc123'}}
+    _json(folder / 'data.json', data | {'sizes': sizes, 'spec': spec})
+    predictions = {
+      stage: {split: made[split][stage] for split in made} for stage in stages
+    }
+    for stage, by_split in predictions.items():
+      self._write_stage(folder / 'stages' / stage, by_split)
+    return predictions
+
+  def _predictions(self, rng: np.random.Generator) -> dict[str, Predictions]:
+    """Of one split, by stage: the dear path errs less than the cheap one."""
+    label, truth = self._labels(rng)
+    shape = (len(self.seeds), *truth.shape)
+    logits = {
+      path: (truth + noise * rng.normal(size=shape)).astype(np.float32)
+      for path, noise in zip(self.paths, (1.6, 0.9), strict=True)
+    }
+    dear = rng.random(shape[:2]) < self.sent_to_dear
+    shares = ((~dear).astype(np.float32), dear.astype(np.float32))
+    weights = dict(zip(self.paths, shares, strict=True))
+    ids = np.array([f'id{n}' for n in range(self.examples)])
+    mixed = sum(weights[path][..., None] * logits[path] for path in logits)
+    alone = {
+      path: Predictions(ids, label, logits[path], {}, {}, {'stage': path})
+      for path in logits
+    }
+    if not self.gated:
+      return {'main': alone[self.paths[1]]}
+    main = Predictions(ids, label, mixed, logits, weights, {'stage': 'main'})
+    return {**alone, 'main': main}
+
+  def _labels(self, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and logits `[N, C]` that would be right."""
+    if self.task == 'multiclass':
+      label = rng.integers(self.outputs, size=self.examples).astype(np.int32)
+      return label, 2.0 * np.eye(self.outputs)[label]
+    if self.task == 'multilabel':
+      label = (rng.random((self.examples, self.outputs)) < 0.4).astype(np.float32)
+      return label, 2 * label - 1
+    label = rng.uniform(-3, 3, self.examples).astype(np.float32)
+    return label, label[:, None]
+
+  def _write_stage(self, folder: Path, by_split: dict[str, Predictions]) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(len(folder.name))
+    task = TASKS[self.task](num_outputs=self.outputs)
+    gated = self.gated and folder.name == 'main'
+    alone = dict(zip(self.paths, (CHEAP, DEAR), strict=True))
+    paths = {path: n + GATE_MACS for path, n in alone.items()} if gated else {}
+    everything = sum(alone.values()) + GATE_MACS
+    total = everything if folder.name == 'main' else alone[folder.name]
+    for split, predictions in by_split.items():
+      predictions.save(folder / f'predictions_{split}.npz')
+    result = {
+      'stage': folder.name,
+      'task': self.task,
+      'origin': self.origin,
+      'seeds': list(self.seeds),
+      'select': task.main_score,
+      'best_epoch': [1 + s % self.epochs for s in range(len(self.seeds))],
+      'parameters': 10 * total + 7,
+      'macs': {'total': total, 'paths': paths},
+      'splits': {
+        split: score_all(predictions, task, paths, total)
+        for split, predictions in by_split.items()
+      },
+    }
+    _json(folder / 'result.json', result)
+    lines = []
+    for epoch in range(1, self.epochs + 1):
+      for part in (0.6, 1.0):
+        lines.append(
+          {
+            'split': 'train',
+            'step': 10 * (epoch - 1) + round(10 * part),
+            'epoch': epoch - 1 + part,
+            'batch_hash': 'ff',
+            'loss': (np.exp(-epoch - part) + rng.random(len(self.seeds))).tolist(),
+          }
+        )
+      record = {'split': 'valid', 'step': 10 * epoch, 'epoch': epoch}
+      record[task.main_score] = (0.5 + 0.1 * rng.random(len(self.seeds))).tolist()
+      for path in paths:
+        dear = self.sent_to_dear
+        share = dear if path == self.paths[1] else 1 - dear
+        record[f'usage/{path}'] = [share] * len(self.seeds)
+      lines.append(record)
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    (folder / 'metrics.jsonl').write_text(text)
+
+
+def _json(path: Path, value) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(value))

@@ -1,0 +1,574 @@
+"""The report: its numbers against scikit-learn and SciPy, its page against a parser."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from fake_run import CHEAP, DEAR, GATE_MACS, VERSION, FakeRun
+from scipy import stats
+from sklearn import metrics
+
+from jdyn import report as command
+from jdyn.data.dataset import DataError
+from jdyn.evaluators.report import scores, write_report
+from jdyn.evaluators.report.run import read_run
+from jdyn.tasks import Multiclass, Multilabel, Regression
+
+VOID = {'meta', 'br', 'link', 'img'}
+STAND_IN = 'synthetic stand-in'
+NASTY = ('<b>bold', '$x^2$ & "b"', '--><script>')
+NASTY_PATHS = ('<b>cheap', 'dear & "far"')
+
+RUNS = {
+  'gated': FakeRun(),
+  'stand_in': FakeRun(origin=STAND_IN, class_names=NASTY, paths=NASTY_PATHS),
+  'one_seed': FakeRun(seeds=(7,)),
+  'static_labels': FakeRun(task='multilabel', gated=False),
+  'regression': FakeRun(task='regression', class_names=()),
+  'one_epoch': FakeRun(epochs=1, gated=False),
+}
+
+
+class Page(HTMLParser):
+  """Checks that tags are balanced; collects what the tests look at."""
+
+  def __init__(self, text: str):
+    super().__init__(convert_charrefs=True)
+    self.open, self.tags, self.ids, self.attributes = [], [], [], []
+    self.tables, self.plots = [], []
+    self.text = self.plot_text = ''
+    self.feed(text)
+    self.close()
+    assert not self.open, f'never closed: {self.open}'
+
+  def handle_starttag(self, tag, attributes):
+    self.handle_startendtag(tag, attributes)
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attributes):
+    attributes = dict(attributes)
+    self.tags.append(tag)
+    self.attributes.append(attributes)
+    if 'id' in attributes:
+      self.ids.append(attributes['id'])
+    if tag == 'table':
+      self.tables.append([])
+    elif tag == 'tr':
+      self.tables[-1].append([])
+    elif tag in ('td', 'th'):
+      self.tables[-1][-1].append('')
+    elif tag == 'small' and 'td' in self.open:
+      self.tables[-1][-1][-1] += ' '
+    elif tag == 'svg':
+      self.plots.append(attributes['aria-label'])
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text += data
+    if 'svg' in self.open:
+      self.plot_text += data + '\n'
+    if 'td' in self.open or 'th' in self.open:
+      self.tables[-1][-1][-1] += data
+
+  def table(self, corner: str) -> dict[str, dict[str, str]]:
+    """The first table with this upper left cell: cells by row and column name."""
+    header, *rows = next(t for t in self.tables if t[0][0] == corner)
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """Folder, predictions and page of every run, made when asked for."""
+  found = {}
+
+  def make(name):
+    if name not in found:
+      folder = tmp_path_factory.mktemp(name)
+      predictions = RUNS[name].write(folder)
+      text = write_report(folder).read_text(encoding='utf-8')
+      found[name] = folder, predictions, text
+    return found[name]
+
+  return make
+
+
+def numbers(cell: str) -> list[float]:
+  """`12.34 [10.00, 15.00]` -> its numbers."""
+  return [float(number) for number in re.findall(r'-?\d+\.?\d*', cell)]
+
+
+def t_interval(values):
+  mean, spread = np.mean(values), stats.sem(values)
+  return [mean, *stats.t.interval(0.95, len(values) - 1, mean, spread)]
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_page_is_well_formed_and_complete_in_itself(made, name):
+  _, _, text = made(name)
+  page = Page(text)
+  assert text.startswith('<!DOCTYPE html>')
+  assert len(page.ids) == len(set(page.ids))
+  for target in re.findall(r'url\(#([^)]+)\)', text):
+    assert target in page.ids
+  assert not {'script', 'link', 'iframe', 'b'} & set(page.tags)
+  for attributes in page.attributes:
+    for key in ('src', 'href', 'xlink:href'):
+      target = attributes.get(key) or '#'
+      assert target.startswith('data:') or target in {'#'} | {f'#{i}' for i in page.ids}
+  assert f'jax {VERSION}' in page.text
+  assert '90 train, 40 valid, 40 test' in page.text
+  assert 'abc123' in page.text
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_only_stand_ins_are_stamped(made, name):
+  page = Page(made(name)[2])
+  stamped = [STAND_IN in title for title in page.plots]
+  assert len(stamped) >= 3
+  assert all(stamped) if name == 'stand_in' else not any(stamped)
+  assert ('SYNTHETIC STAND-IN' in page.text) == (name == 'stand_in')
+
+
+def test_names_are_text_and_not_markup(made):
+  page = Page(made('stand_in')[2])
+  for name in NASTY:
+    assert name in page.plot_text
+  for name in NASTY_PATHS:
+    assert name in page.plot_text
+    assert name in page.table('sent to')
+    assert f'{name}: training loss [{STAND_IN}]' in page.plots
+
+
+def test_sections_follow_the_kind_of_run(made):
+  gated, static = Page(made('gated')[2]), Page(made('static_labels')[2])
+  assert len(gated.plots) == 3 * 2 + 4
+  assert len(static.plots) == 2 + 1
+  assert 'Confusion on the test split' in gated.plots
+  assert 'F1 by label on the test split' in static.plots
+  regression = Page(made('regression')[2]).plots
+  assert 'Prediction against truth on the test split' in regression
+  assert 'Gate usage by class' not in regression
+
+
+def test_result_table_over_seeds(made):
+  _, predictions, text = made('gated')
+  table = Page(text).table('model')
+  rows = {
+    'cheap expert alone': predictions['cheap']['test'].logits,
+    'dear expert alone': predictions['dear']['test'].logits,
+    'average plain average of the experts': (
+      predictions['cheap']['test'].logits + predictions['dear']['test'].logits
+    ),
+    'gated model main model': predictions['main']['test'].logits,
+  }
+  assert len(table) == len(rows) + 1
+  label = predictions['main']['test'].label
+  for name, logits in rows.items():
+    chosen = logits.argmax(-1)
+    accuracy = [metrics.accuracy_score(label, one) for one in chosen]
+    f1 = [metrics.f1_score(label, one, average='macro') for one in chosen]
+    got = table[name]
+    assert numbers(got['accuracy (%)']) == pytest.approx(
+      [100 * value for value in t_interval(accuracy)], abs=0.006
+    )
+    assert numbers(got['macro F1 (%)'])[0] == pytest.approx(
+      100 * np.mean(f1), abs=0.006
+    )
+  assert table['cheap expert alone']['MACs'] == '1 k'
+  assert table['average plain average of the experts']['MACs'] == '6 k'
+  share = predictions['main']['test'].weights['dear'].mean()
+  macs = GATE_MACS + CHEAP + share * (DEAR - CHEAP)
+  assert table['gated model main model']['MACs'] == f'{macs / 1000:.3g} k'
+  assert table['dear expert alone']['parameters'] == '50,007'
+
+
+def test_oracle_is_right_where_any_path_is(made):
+  _, predictions, text = made('gated')
+  test = predictions['main']['test']
+  right = {k: v.argmax(-1) == test.label for k, v in test.expert_logits.items()}
+  either = (right['cheap'] | right['dear']).mean(axis=1)
+  dear = (right['dear'] & ~right['cheap']).mean()
+  macs = GATE_MACS + CHEAP + dear * (DEAR - CHEAP)
+  row = Page(text).table('model')['gate oracle bound: the cheapest path that is right']
+  assert numbers(row['accuracy (%)'])[0] == pytest.approx(
+    100 * either.mean(), abs=0.006
+  )
+  assert row['MACs'] == f'{macs / 1000:.3g} k'
+  assert row['macro F1 (%)'] == '-'
+
+
+def test_one_seed_has_wilson_intervals_of_shares_only(made):
+  _, predictions, text = made('one_seed')
+  page = Page(text)
+  assert 'Wilson' in page.text
+  test = predictions['main']['test']
+  hits = int((test.logits[0].argmax(-1) == test.label).sum())
+  want = stats.binomtest(hits, len(test.label)).proportion_ci(method='wilson')
+  row = page.table('model')['gated model main model']
+  assert numbers(row['accuracy (%)']) == pytest.approx(
+    [100 * hits / len(test.label), 100 * want.low, 100 * want.high], abs=0.006
+  )
+  assert '[' not in row['macro F1 (%)']
+  assert '[' not in row['loss']
+
+
+def test_regression_table(made):
+  _, predictions, text = made('regression')
+  test = predictions['main']['test']
+  row = Page(text).table('model')['gated model main model']
+  error = np.abs(test.logits[..., 0] - test.label).mean(axis=1)
+  assert numbers(row['MAE']) == pytest.approx(t_interval(error), abs=6e-5)
+  assert 'loss' not in row
+
+
+def test_routed_table(made):
+  _, predictions, text = made('gated')
+  test = predictions['main']['test']
+  table = Page(text).table('sent to')
+  for sent in test.weights:
+    mask = test.weights[sent] == 1
+    assert numbers(table[sent]['examples']) == pytest.approx(
+      [round(mask.sum(axis=1).mean()), 100 * mask.mean()], abs=0.06
+    )
+    for path in test.weights:
+      hit = test.expert_logits[path].argmax(-1) == test.label
+      means = [hit[seed][mask[seed]].mean() for seed in range(len(mask))]
+      got = numbers(table[sent][f'{path} accuracy (%)'])[0]
+      assert got == pytest.approx(100 * np.mean(means), abs=0.006)
+
+
+def test_a_path_without_examples_has_no_score(made):
+  folder, _, _ = made('gated')
+  run = read_run(folder)
+  test = run.main.predictions['test']
+  nobody = np.zeros_like(test.weights['dear'])
+  for count in (0, 1):
+    # With `count` of three seeds that send one example, there is a mean, if any.
+    dear = nobody.copy()
+    dear[:count, 0] = 1
+    changed = dataclasses.replace(test, weights={'cheap': 1 - dear, 'dear': dear})
+    stage = dataclasses.replace(run.main, predictions={'test': changed})
+    row = scores.routed_rows(stage, 'test', run.task)[1]
+    assert row.count == pytest.approx(count / 3)
+    if not count:
+      assert set(row.scores.values()) == {None}
+    else:
+      hit = test.expert_logits['dear'][0, 0].argmax() == test.label[0]
+      assert row.scores['dear'] == scores.Estimate(float(hit))
+
+
+@pytest.mark.parametrize(
+  ('costs', 'values', 'maximize', 'want'),
+  [
+    ([1, 5], [0.6, 0.9], True, [0, 1]),
+    ([5, 1], [0.9, 0.6], True, [1, 0]),
+    ([1, 5], [0.9, 0.6], True, [0]),
+    ([1, 5], [0.9, 0.6], False, [0, 1]),
+    ([1, 2, 3], [0.6, 0.9, 0.95], True, [0, 1, 2]),
+    ([1, 2, 3], [0.6, 0.7, 0.95], True, [0, 2]),
+    ([1, 2, 3], [0.6, 0.9, 0.8], True, [0, 1]),
+    ([1, 1, 3], [0.6, 0.7, 0.8], True, [1, 2]),
+  ],
+)
+def test_random_routing_is_the_hull(costs, values, maximize, want):
+  assert scores.random_routing(costs, values, maximize) == want
+
+
+def test_random_routing_is_what_a_coin_reaches(made):
+  folder, predictions, text = made('gated')
+  run = read_run(folder)
+  test = predictions['main']['test']
+  static = scores.static_rows(run, 'test')
+  gated = scores.result_rows(run, 'test')[-1]
+  assert [row.name for row in static] == ['cheap', 'dear']
+  random, gain = scores.gain_over_random(static, gated, 'accuracy', True)
+  hit = {k: v.argmax(-1) == test.label for k, v in test.expert_logits.items()}
+  own = (test.logits.argmax(-1) == test.label).mean(axis=1)
+  reached = []
+  for seed, share in enumerate(test.weights['dear'].mean(axis=1)):
+    # The gate costs something, so a coin may choose the dear path more often.
+    coin = share + GATE_MACS / (DEAR - CHEAP)
+    reached.append(
+      coin * hit['dear'][seed].mean() + (1 - coin) * hit['cheap'][seed].mean()
+    )
+  assert random.mean == pytest.approx(np.mean(reached))
+  want = t_interval(own - reached)
+  assert [gain.mean, gain.low, gain.high] == pytest.approx(want)
+  assert f'difference {100 * want[0]:+.2f} [{100 * want[1]:.2f}' in Page(text).text
+
+
+def test_gate_usage_by_class(made):
+  folder, predictions, _ = made('gated')
+  stage, test = read_run(folder).main, predictions['main']['test']
+  got = scores.class_usage(stage, 'test')
+  for k, path in enumerate(stage.paths):
+    for c in range(3):
+      want = test.weights[path][:, test.label == c].mean()
+      assert got[k, c] == pytest.approx(want)
+
+
+def test_gate_usage_by_label(tmp_path):
+  predictions = FakeRun(task='multilabel').write(tmp_path)['main']['test']
+  predictions.label[:, 2] = 0
+  main = dataclasses.replace(read_run(tmp_path).main, predictions={'test': predictions})
+  got = scores.class_usage(main, 'test')
+  want = predictions.weights['dear'][:, predictions.label[:, 1] == 1].mean()
+  assert got[1, 1] == pytest.approx(want)
+  assert np.isnan(got[:, 2]).all()
+  assert got[:, :2].sum(axis=0) == pytest.approx(1)
+
+
+def test_confusion_matches_scikit_learn(made):
+  test = made('gated')[1]['cheap']['test']
+  want = [
+    metrics.confusion_matrix(test.label, one.argmax(-1), normalize='true')
+    for one in test.logits
+  ]
+  got = scores.confusion(test, Multiclass(num_outputs=3))
+  np.testing.assert_allclose(got, np.mean(want, axis=0), atol=1e-6)
+
+
+def test_label_f1_matches_scikit_learn(made):
+  test = made('static_labels')[1]['main']['test']
+  want = [metrics.f1_score(test.label, one > 0, average=None) for one in test.logits]
+  got = scores.label_f1(test, Multilabel(num_outputs=3))
+  np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_shares_of_examples_know_their_number():
+  label = np.array([0.0, 1.5, -2.0, 0.0])
+  got = scores.proportions(Regression(), label)
+  assert got == {'acc2_has0': 4, 'acc2_non0': 2, 'acc5': 4, 'acc7': 4}
+  assert scores.proportions(Multilabel(num_outputs=2), np.zeros((4, 2))) == {}
+
+
+def test_training_loss_is_weighted_by_steps(made):
+  folder, _, _ = made('gated')
+  lines = (folder / 'stages/main/metrics.jsonl').read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  losses = np.array([r['loss'] for r in records if r['split'] == 'train'])
+  stage = read_run(folder).main
+  assert stage.train['loss'].shape == (3, 4)
+  want = 0.6 * losses[2] + 0.4 * losses[3]
+  assert stage.train['loss'][:, 1] == pytest.approx(want)
+  accuracy = [r['accuracy'] for r in records if r['split'] == 'valid']
+  np.testing.assert_array_equal(stage.valid['accuracy'], np.transpose(accuracy))
+
+
+@pytest.mark.parametrize(
+  ('usage', 'want'),
+  [
+    ([0.5, 0.011, 0.989], {}),
+    ([0.5, 0.005, 0.4], {'cheap': {4: 0.995}, 'dear': {4: 0.005}}),
+    ([1.0, 0.5, 0.5], {'cheap': {3: 0.0}, 'dear': {3: 1.0}}),
+  ],
+)
+def test_collapse_is_seen(tmp_path, usage, want):
+  RUNS['gated'].write(tmp_path)
+  path = tmp_path / 'stages/main/result.json'
+  result = json.loads(path.read_text())
+  result['splits']['valid']['usage'] = {
+    'cheap': [1 - share for share in usage],
+    'dear': usage,
+  }
+  path.write_text(json.dumps(result))
+  got = scores.collapsed(read_run(tmp_path).main)
+  assert set(got) == set(want)
+  for name, shares in want.items():
+    assert got[name] == pytest.approx(shares)
+
+
+def test_collapse_is_shown(tmp_path, made):
+  dataclasses.replace(RUNS['gated'], sent_to_dear=0.0, epochs=1).write(tmp_path)
+  text = Page(write_report(tmp_path).read_text()).text
+  assert 'The gate has collapsed.' in text
+  assert 'dear gets 0.00% (seed 3), 0.00% (seed 4)' in text
+  assert 'collapsed' not in Page(made('gated')[2]).text
+
+
+def test_tuned_experts_are_rows_of_their_own(tmp_path):
+  RUNS['gated'].write(tmp_path)
+  path = tmp_path / 'stages/main/result.json'
+  result = json.loads(path.read_text())
+  result['splits']['test']['paths']['dear']['accuracy'] = [0.1, 0.2, 0.3]
+  path.write_text(json.dumps(result))
+  rows = scores.result_rows(read_run(tmp_path), 'test')
+  assert [(row.name, row.kind) for row in rows] == [
+    ('cheap', 'stage'),
+    ('dear', 'stage'),
+    ('dear', 'path'),
+    ('average', 'uniform'),
+    ('gate oracle', 'oracle'),
+    ('main', 'model'),
+  ]
+  assert rows[2].macs == [DEAR + GATE_MACS] * 3
+  # One would deploy the expert without the gate.
+  assert scores.static_rows(read_run(tmp_path), 'test')[1].kind == 'stage'
+
+
+def test_experts_are_ordered_by_cost(tmp_path):
+  dataclasses.replace(RUNS['gated'], paths=('small', 'large')).write(tmp_path)
+  run = read_run(tmp_path)
+  assert list(run.stages) == ['small', 'large', 'main']
+  assert run.main.paths == ('small', 'large')
+
+
+def test_fusion_of_experts_without_paths(tmp_path):
+  RUNS['gated'].write(tmp_path)
+  path = tmp_path / 'stages/main/result.json'
+  result = json.loads(path.read_text())
+  result['macs']['paths'] = {}
+  result['splits']['test']['uniform'] = result['splits']['test']['model']
+  path.write_text(json.dumps(result))
+  page = Page(write_report(tmp_path).read_text())
+  assert 'made_up main model' in page.table('model')
+  assert 'average plain average of the experts' not in page.table('model')
+  assert 'random routing' not in page.text
+  assert 'oracle' not in page.text
+
+
+def _cut(path):
+  path.write_text(path.read_text()[:-9])
+
+
+def _without(key):
+  def damage(path):
+    value = json.loads(path.read_text())
+    del value[key]
+    path.write_text(json.dumps(value))
+
+  return damage
+
+
+def _with(key, new):
+  def damage(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: new}))
+
+  return damage
+
+
+def _fewer_examples(path):
+  with np.load(path) as file:
+    arrays = {name: file[name] for name in file.files}
+  arrays['logits'] = arrays['logits'][:, :-1]
+  np.savez(path, **arrays)
+
+
+DAMAGES = {
+  'no config': ('config.json', lambda path: path.unlink(), 'repeat the training'),
+  'no data': ('data.json', lambda path: path.unlink(), 'repeat the training'),
+  'no result': (
+    'stages/main/result.json',
+    lambda path: path.unlink(),
+    'goes on where it stopped',
+  ),
+  'no log': (
+    'stages/cheap/metrics.jsonl',
+    lambda path: path.unlink(),
+    'not there. .*delete .*stages/cheap and',
+  ),
+  'no predictions': (
+    'stages/dear/predictions_test.npz',
+    lambda path: path.unlink(),
+    'not there. .*delete .*stages/dear and',
+  ),
+  'cut config': ('config.json', _cut, 'delete .*config.json'),
+  'cut result': ('stages/cheap/result.json', _cut, 'delete .*stages/cheap and'),
+  'cut log': ('stages/cheap/metrics.jsonl', _cut, 'line 12 .*delete .*stages/cheap'),
+  'empty log': (
+    'stages/main/metrics.jsonl',
+    lambda path: path.write_text(''),
+    'no whole epoch',
+  ),
+  'short log': (
+    'stages/main/metrics.jsonl',
+    lambda path: path.write_text(''.join(path.open().readlines()[:3])),
+    '1 epochs, but the best ones are',
+  ),
+  'binary config': ('config.json', lambda path: path.write_bytes(b'\xff'), 'delete'),
+  'list for config': (
+    'config.json',
+    lambda path: path.write_text('[]'),
+    'not a JSON object',
+  ),
+  'no seeds': ('stages/dear/result.json', _without('seeds'), "'seeds'"),
+  'no model': ('config.json', _without('model'), "'model'"),
+  'no test split': ('data.json', _with('sizes', {'train': 9, 'valid': 9}), "'test'"),
+  'no class names': (
+    'data.json',
+    lambda path: path.write_text(path.read_text().replace('"ant", ', '')),
+    '2 class names for 3',
+  ),
+  'no origin': ('data.json', _without('origin'), "'origin'"),
+  'sizes are a number': ('data.json', _with('sizes', 3), 'wrong kind'),
+  'other seeds': ('stages/dear/result.json', _with('seeds', [1, 2, 3]), 'other seeds'),
+  'unlogged score': (
+    'stages/dear/metrics.jsonl',
+    lambda path: _with('select', 'beauty')(path.with_name('result.json')),
+    "validation has no 'beauty'",
+  ),
+  'damaged predictions': (
+    'stages/main/predictions_valid.npz',
+    lambda path: path.write_bytes(path.read_bytes()[:200]),
+    'write it again',
+  ),
+  'other predictions': (
+    'stages/main/predictions_test.npz',
+    _fewer_examples,
+    r'\[3, 39, 3\] where the run has',
+  ),
+}
+
+
+@pytest.mark.parametrize('name', DAMAGES)
+def test_missing_and_damaged_files_are_named(tmp_path, name):
+  file, damage, message = DAMAGES[name]
+  RUNS['gated'].write(tmp_path)
+  damage(tmp_path / file)
+  with pytest.raises(DataError, match=f'(?s){re.escape(file)}.*{message}'):
+    write_report(tmp_path)
+  assert not (tmp_path / 'report.html').exists()
+
+
+def test_same_files_give_the_same_bytes(made, tmp_path):
+  folder, _, text = made('one_epoch')
+  assert write_report(folder).read_text(encoding='utf-8') == text
+  names = [path.name for path in folder.iterdir() if path.name.startswith('report')]
+  assert names == ['report.html']
+
+
+def test_command_prints_the_path(made, capsys):
+  folder, _, _ = made('static_labels')
+  command.main(['--workdir', str(folder)])
+  assert capsys.readouterr().out.strip() == str(folder / 'report.html')
+
+
+def test_command_explains_what_is_wrong(tmp_path, capsys):
+  with pytest.raises(SystemExit) as stopped:
+    command.main(['--workdir', str(tmp_path / 'nowhere')])
+  assert stopped.value.code == 1
+  assert 'nowhere/config.json is missing' in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy():
+  code = (
+    'import sys\n'
+    'from jdyn import report\n'
+    'try:\n'
+    "  report.main(['--help'])\n"
+    'finally:\n'
+    "  assert not {'jax', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  assert '--workdir' in done.stdout

@@ -1,0 +1,204 @@
+"""A checkpoint is whole and is restored, or it is named and the one before is used."""
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdyn.training import selection
+from jdyn.training.checkpoint import CheckpointError, Checkpoints
+
+
+def _items(step):
+  """A tree as training has it: dataclasses, empty parts, several dtypes."""
+  variables = {'params': {'w': jnp.full((2, 3), float(step))}, 'batch_stats': {}}
+  return {
+    'state': {
+      'step': jnp.full((2,), step, jnp.int32),
+      'seed': jnp.arange(2, dtype=jnp.uint32),
+      'opt_state': (jnp.arange(4.0) * step, ()),
+      'halted': jnp.array([False, True]),
+    },
+    'best': selection.start(variables, 2, maximize=True),
+  }
+
+
+def _save(folder, steps, keep=2):
+  with Checkpoints(folder, keep=keep) as checkpoints:
+    for step in steps:
+      checkpoints.save(step, _items(step), {'batch_hash': f'hash {step}'})
+
+
+def _restore(folder):
+  with Checkpoints(folder) as checkpoints:
+    return checkpoints.restore(_items(0))
+
+
+def _assert_is(restored, step):
+  items, meta = restored
+  assert meta == {'batch_hash': f'hash {step}', 'step': step}
+  want = _items(step)
+  assert jax.tree.structure(items) == jax.tree.structure(want)
+  jax.tree.map(np.testing.assert_array_equal, items, want)
+  for got, leaf in zip(jax.tree.leaves(items), jax.tree.leaves(want), strict=True):
+    assert got.dtype == leaf.dtype
+
+
+def _largest(folder, step):
+  files = [p for p in (folder / 'steps' / str(step)).rglob('*') if p.is_file()]
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+def _flip_a_bit(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def _remove(path):
+  path.unlink()
+
+
+def _truncate(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_nothing_saved_is_nothing_restored(tmp_path):
+  assert _restore(tmp_path) is None
+
+
+def test_the_newest_is_restored_bit_by_bit(tmp_path):
+  _save(tmp_path, [3, 7])
+  _assert_is(_restore(tmp_path), 7)
+
+
+def test_the_manifest_names_every_file_and_its_hash(tmp_path):
+  import hashlib
+
+  _save(tmp_path, [3])
+  manifest = json.loads((tmp_path / 'manifests' / '3.json').read_text())
+  root = tmp_path / 'steps' / '3'
+  files = {str(p.relative_to(root)): p for p in root.rglob('*') if p.is_file()}
+  assert manifest['step'] == 3
+  assert manifest['files'] == {
+    name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
+  }
+
+
+def test_only_the_newest_are_kept_and_nothing_piles_up(tmp_path):
+  _save(tmp_path, [1, 2, 3, 4, 5])
+  assert sorted(p.name for p in (tmp_path / 'manifests').iterdir()) == [
+    '4.json',
+    '5.json',
+  ]
+  assert sorted(p.name for p in (tmp_path / 'steps').iterdir()) == ['4', '5']
+
+
+@pytest.mark.parametrize('damage', [_flip_a_bit, _remove, _truncate])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+  tmp_path, caplog, damage
+):
+  _save(tmp_path, [3, 7])
+  victim = _largest(tmp_path, 7)
+  damage(victim)
+  with caplog.at_level(logging.ERROR, logger='jdyn'):
+    _assert_is(_restore(tmp_path), 3)
+  (record,) = caplog.records
+  assert 'Checkpoint 7 is damaged' in record.getMessage()
+  assert str(victim) in record.getMessage()
+
+
+def test_every_file_is_guarded(tmp_path, caplog):
+  _save(tmp_path, [3, 7])
+  root = tmp_path / 'steps' / '7'
+  names = json.loads((tmp_path / 'manifests' / '7.json').read_text())['files']
+  with Checkpoints(tmp_path) as checkpoints:
+    for name in names:
+      content = (root / name).read_bytes()
+      (root / name).write_bytes(content + b'?')
+      assert str(root / name) in checkpoints._problem(7)
+      (root / name).write_bytes(content)
+    assert checkpoints._problem(7) == ''
+    (root / 'extra').touch()
+    assert 'extra does not belong there' in checkpoints._problem(7)
+
+
+@pytest.mark.parametrize('text', ['', '{}', '[1]', '{"files": 3}'])
+def test_a_damaged_manifest_is_a_damaged_checkpoint(tmp_path, caplog, text):
+  _save(tmp_path, [3, 7])
+  manifest = tmp_path / 'manifests' / '7.json'
+  manifest.write_text(text)
+  _assert_is(_restore(tmp_path), 3)
+  assert str(manifest) in caplog.text
+
+
+def test_training_goes_on_behind_a_damaged_checkpoint(tmp_path):
+  """The damaged step is saved anew when training comes to it again."""
+  _save(tmp_path, [3, 7])
+  _flip_a_bit(_largest(tmp_path, 7))
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.restore(_items(0))
+    checkpoints.save(7, _items(7), {'batch_hash': 'hash 7'})
+  _assert_is(_restore(tmp_path), 7)
+
+
+def test_when_all_are_damaged_nothing_is_made_up(tmp_path):
+  _save(tmp_path, [3, 7])
+  victims = [_largest(tmp_path, step) for step in (3, 7)]
+  for victim in victims:
+    _flip_a_bit(victim)
+  with pytest.raises(CheckpointError, match='is damaged') as error:
+    _restore(tmp_path)
+  assert all(str(victim) in str(error.value) for victim in victims)
+  assert 'remove the folder' in str(error.value)
+
+
+def test_a_step_without_manifest_was_never_saved(tmp_path):
+  """As after a kill between the commit of the files and that of the manifest."""
+  _save(tmp_path, [3, 7])
+  (tmp_path / 'manifests' / '7.json').unlink()
+  _assert_is(_restore(tmp_path), 3)
+  _save(tmp_path, [5])  # Another pace than before the kill.
+  _assert_is(_restore(tmp_path), 5)
+  _save(tmp_path, [7])
+  _assert_is(_restore(tmp_path), 7)
+
+
+def test_a_first_step_without_manifest_is_saved_again(tmp_path):
+  _save(tmp_path, [3])
+  (tmp_path / 'manifests' / '3.json').unlink()
+  assert _restore(tmp_path) is None
+  _save(tmp_path, [3])
+  _assert_is(_restore(tmp_path), 3)
+
+
+def test_what_was_saved_before_a_kill_is_saved_again(tmp_path):
+  """The best variables, when the result behind them was not written any more."""
+  _save(tmp_path, [4], keep=1)
+  _save(tmp_path, [4], keep=1)
+  _assert_is(_restore(tmp_path), 4)
+
+
+def test_a_half_written_step_is_ignored(tmp_path):
+  _save(tmp_path, [3])
+  draft = tmp_path / 'steps' / '7.orbax-checkpoint-tmp' / 'state'
+  draft.mkdir(parents=True)
+  (draft / 'data').write_bytes(b'half')
+  (tmp_path / 'manifests' / '7.partial').write_text('{"files"')
+  _assert_is(_restore(tmp_path), 3)
+
+
+def test_a_tree_of_other_shapes_is_refused(tmp_path):
+  _save(tmp_path, [3])
+  items = _items(0)
+  items['state']['opt_state'] = (jnp.zeros(5), ())
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(
+      CheckpointError, match=r"state\['opt_state'\]\[0\] is float32\[4\] in"
+    ),
+  ):
+    checkpoints.restore(items)
