@@ -27,12 +27,10 @@ load at the start is printed.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -44,6 +42,7 @@ import h5py
 import jax
 import numpy as np
 
+from benchmarks.rows import device, row, write_rows
 from jdyn import build
 from jdyn.data import pipeline
 from jdyn.data.load import load
@@ -218,28 +217,6 @@ def measure(network, dataset, original, steps, rounds):
     yield row(title, ours.lookup_seconds, 's')
 
 
-def row(name, value, unit, baseline=None, ratio=None, versions=None):
-  """One result, as every benchmark here writes it."""
-  return {
-    'name': name,
-    'value': value,
-    'unit': unit,
-    'baseline': baseline,
-    'ratio': ratio,
-    'device': device(),
-    'versions': {'jax': jax.__version__, **(versions or {})},
-  }
-
-
-def device() -> str:
-  """The processor's name and the cores that this process may use."""
-  name = platform.processor()
-  with contextlib.suppress(OSError):
-    lines = Path('/proc/cpuinfo').read_text().splitlines()
-    name = next(x.split(':')[1].strip() for x in lines if x.startswith('model name'))
-  return f'{name}, {len(os.sched_getaffinity(0))} cores'
-
-
 def rate_row(network, feed, pairs, versions):
   """The row of one network and feed, and its line of the table."""
   ours = statistics.median(mine for mine, _ in pairs)
@@ -291,8 +268,7 @@ def main():
     if original:
       original.close()
   if args.json:
-    lines = [json.dumps(row) for row in rows]
-    args.json.write_text('\n'.join([*lines, '']))
+    write_rows(args.json, rows)
 
 
 if __name__ == '__main__':

@@ -23,4 +23,4 @@ def stage():
 
 def get_config():
   """The audio expert alone."""
-  return base.run(base.data('avmnist'), stage())
+  return avmnist_image.run(stage())

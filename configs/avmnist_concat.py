@@ -26,4 +26,4 @@ def stage():
 
 def get_config():
   """The dense expert alone."""
-  return base.run(base.data('avmnist'), stage())
+  return avmnist_image.run(stage())

@@ -29,4 +29,4 @@ def stage():
 
 def get_config():
   """All three stages."""
-  return base.run(base.data('avmnist'), stage())
+  return avmnist_image.run(stage())

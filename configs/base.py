@@ -210,6 +210,9 @@ def get_config():
   config.host_threads = 2  # Grain's reading threads.
   config.dtype = 'float32'  # Compute type; bfloat16 keeps float32 parameters.
   config.steps_per_call = 100  # At most so many steps between looks at signals.
+  # Steps written out in the compiled loop. XLA on CPU runs convolutions several times
+  # slower inside a loop; with steps_per_call <= unroll there is none.
+  config.unroll = 1
   config.checkpoint_seconds = 30.0  # Between checkpoints; 0 saves after every call.
   return config
 

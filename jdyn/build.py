@@ -120,6 +120,7 @@ class Run:
   device_bytes: int
   host_threads: int
   steps_per_call: int
+  unroll: int
   checkpoint_seconds: float
 
 
@@ -129,7 +130,7 @@ def run(config: ConfigDict) -> Run:
   Raises:
     ConfigError: naming the key, if one is out of range.
   """
-  for key in ('num_seeds', 'steps_per_call', 'host_threads'):
+  for key in ('num_seeds', 'steps_per_call', 'unroll', 'host_threads'):
     if config[key] < 1:
       raise ConfigError(f'{key}={config[key]} must be at least 1.')
   if not 0 <= config.seed < 2**31:
@@ -142,6 +143,7 @@ def run(config: ConfigDict) -> Run:
     device_bytes=config.device_bytes,
     host_threads=config.host_threads,
     steps_per_call=config.steps_per_call,
+    unroll=config.unroll,
     checkpoint_seconds=config.checkpoint_seconds,
   )
 

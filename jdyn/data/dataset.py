@@ -112,6 +112,9 @@ class Source(Protocol):
   layout: str
   """Class attribute: the expected files, and how to get them. Shown in errors."""
 
+  bundled: bool
+  """Class attribute: the data ship inside a dependency and need no root."""
+
   def spec(self, root: Path) -> DataSpec:
     """The specification; `root` is read only where the files decide it."""
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ import numpy as np
 from jdyn.data.dataset import DataError, Split
 from jdyn.metrics.interval import summarize
 from jdyn.typing import Outputs
+
+# What NumPy and zipfile raise on files that are cut off or have flipped bits.
+_DAMAGE = (
+  EOFError,
+  KeyError,
+  OSError,
+  RuntimeError,
+  TypeError,
+  ValueError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Predictions:
         group, key = name.split('/', 1)
         named[group][key] = arrays.pop(name)
       return cls(**arrays, **named, about=about)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
       raise DataError(
         f'{path} does not hold predictions ({error}); write it again with '
         '`python -m jdyn.evaluate`.'

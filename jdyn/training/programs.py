@@ -65,8 +65,20 @@ class TrainPrograms:
     parallel: Parallel,
     num_seeds: int,
     steps_per_epoch: int,
+    unroll: int = 1,
   ):
-    """`split` is the training split that `feed` reads."""
+    """Compiles nothing yet.
+
+    Args:
+      stage: to be trained.
+      split: the training split that `feed` reads.
+      feed: makes batches inside the program.
+      parallel: how the batch lies on the devices.
+      num_seeds: S.
+      steps_per_epoch: for the schedules.
+      unroll: steps written out in the compiled loop; where a call has no more
+        steps than that there is no loop.
+    """
     self.schedules = stage.make_schedules(steps_per_epoch)
     tx = stage.make_optimizer(steps_per_epoch)
     example = {
@@ -96,7 +108,9 @@ class TrainPrograms:
     )
 
     def steps(state, data, xs):
-      return jax.lax.scan(lambda s, x: step(s, feed.fetch(data, x)), state, xs)
+      return jax.lax.scan(
+        lambda s, x: step(s, feed.fetch(data, x)), state, xs, unroll=unroll
+      )
 
     data_axes = {'inputs': _seed_axes(split, 1), 'label': None} if feed.data else None
     self.call = parallel.wrap(

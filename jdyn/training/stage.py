@@ -123,6 +123,7 @@ class _Trainer:
       context.parallel,
       len(run.seeds),
       self._steps_per_epoch,
+      run.unroll,
     )
     self._validate = Evaluator(
       stage.trained,

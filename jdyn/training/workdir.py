@@ -5,6 +5,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,7 @@ def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None
       )
   devices = jax.devices()
   environment = {
+    'command': shlex.join(sys.argv),
     'python': platform.python_version(),
     'platform': platform.platform(),
     'devices': [device.device_kind for device in devices],

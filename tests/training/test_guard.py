@@ -33,24 +33,22 @@ def _first_step(seed, size):
 
 
 def test_training_stops_at_the_step_and_names_the_example(train):
+  """Of two seeds, the second is the first to come to the bad example."""
   dataset = _poisoned(toys.dataset())
   size = len(dataset.splits['train'])
-  steps = {seed: _first_step(seed, size) for seed in (4, 5)}
-  assert min(steps.values()) > 0
-  assert steps[4] != steps[5]
-  seed = min(steps, key=steps.get)
+  first = next(
+    seed
+    for seed in range(100)
+    if 0 < _first_step(seed + 1, size) < _first_step(seed, size)
+  )
   config = toys.config(
-    toys.unimodal('image'),
-    seed=4,
-    num_seeds=2,
-    steps_per_call=1,
-    checkpoint_seconds=0.0,
+    toys.unimodal('image'), seed=first, num_seeds=2, steps_per_call=1
   )
   with pytest.raises(NonFiniteError) as error:
     train(config, dataset=dataset)
   message = str(error.value)
   assert "stage 'main'" in message
-  assert f'seed {seed}, step {steps[seed]}:' in message
+  assert f'seed {first + 1}, step {_first_step(first + 1, size)}:' in message
   assert f"['toy/0/{BAD_ROW:03}']" in message
   assert re.search(r"first bad leaf \['head'\]\['dense_0'\]\['\w+'\]", message)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -208,13 +209,21 @@ def test_a_terms_memory_is_carried_and_saved_with_the_state():
   assert state.memory['supervised'] == ()
 
 
+def _types_of_products(training, state):
+  """The element types of all matrix products in a step."""
+  program = str(jax.make_jaxpr(training.step)(state, BATCHES[0]))
+  return set(re.findall(r':(\w+)\[[^]]*\] = dot_general', program))
+
+
 def test_bfloat16_keeps_float32_parameters_and_stays_near():
   stage = _stage(toys.MODELS['gated_mixture-nested'], loss__per_expert=0.1)
-  exact, want = Training(stage).run()
-  rough, got = Training(stage, dtype=jnp.bfloat16).run()
+  full, half = Training(stage), Training(stage, dtype=jnp.bfloat16)
+  (exact, want), (rough, got) = full.run(), half.run()
   for leaf in jax.tree.leaves(rough):
     assert leaf.dtype != jnp.bfloat16
   assert jax.tree.structure(rough) == jax.tree.structure(exact)
+  assert 'bf16' in _types_of_products(half, rough)
+  assert _types_of_products(full, exact) == {'f32'}
   for a, b in zip(got, want, strict=True):
     # bfloat16 has eight bits of precision.
     np.testing.assert_allclose(a['loss'], b['loss'], rtol=0.03)
