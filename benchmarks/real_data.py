@@ -1,6 +1,6 @@
 """Accuracy and cost on real data: every expert and the gated model at three budgets.
 
-  python -m benchmarks.real_data mosi rosmap avmnist --data DIR [--seeds 10] [--json FILE]
+  python -m benchmarks.real_data mosi rosmap avmnist --data DIR [--json FILE]
 
 DIR holds one folder per dataset, in the layout that its source reads. The experts
 are trained once per dataset; every budget trains a gate on them. Selection uses the

@@ -161,7 +161,8 @@ def test_a_step_without_manifest_was_never_saved(tmp_path):
   _save(tmp_path, [3, 7])
   (tmp_path / 'manifests' / '7.json').unlink()
   _assert_is(_restore(tmp_path), 3)
-  _save(tmp_path, [4, 5])  # Another pace than before the kill.
+  for step in (4, 5):  # Another pace than before the kill.
+    _save(tmp_path, [step])
   _assert_is(_restore(tmp_path), 5)
   _flip_a_bit(_largest(tmp_path, 5))
   _assert_is(_restore(tmp_path), 4)  # The stale step 7 took nobody's place.

@@ -88,16 +88,16 @@ def _state(model):
 
 
 def test_a_bad_parameter_is_named_first():
-  stage, schedules, state = _state(toys.LINEAR_EXPERTS)
-  kernel = state.params['gate']['head']['dense_0']['kernel']
-  state.params['gate']['head']['dense_0']['kernel'] = kernel.at[0, 1].set(jnp.inf)
+  stage, schedules, state = _state(toys.unimodal('text'))
+  kernel = state.params['head']['dense_0']['kernel']
+  state.params['head']['dense_0']['kernel'] = kernel.at[0, 1].set(jnp.inf)
   split = toys.split(BATCH)
   error = diagnose(
     stage, state, assemble(split, np.arange(BATCH)), schedules, split.ids
   )
   assert isinstance(error, FloatingPointError)
   assert 'seed 6, step 9' in str(error)
-  assert "first bad leaf ['gate']['head']['dense_0']['kernel']" in str(error)
+  assert "first bad leaf ['head']['dense_0']['kernel']" in str(error)
 
 
 def test_finite_inputs_with_an_infinite_loss_are_named():

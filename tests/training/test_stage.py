@@ -52,7 +52,7 @@ def finished():
 def frozen(train, finished, tmp_path_factory):
   """A run whose gate is trained on the cached logits of frozen experts."""
   if 'frozen' not in finished:
-    config = toys.stages(steps_per_call=1, loss__budget=0.1)
+    config = toys.stages(steps_per_call=1, loss__budget=0.1, gate__mode='soft')
     workdir = tmp_path_factory.mktemp('finished') / 'frozen'
     train(config, workdir)
     finished['frozen'] = config, workdir
@@ -136,7 +136,7 @@ def test_the_whole_model_predicts_with_the_experts_it_was_trained_on(frozen):
       alone = Predictions.load(workdir / 'stages' / path / f'predictions_{split}.npz')
       np.testing.assert_allclose(whole.expert_logits[path], alone.logits, atol=1e-6)
     weights = np.stack([whole.weights[path] for path in EXPERTS], axis=-1)
-    assert np.isin(weights, (0, 1)).all()  # Deployed gates are hard.
+    assert np.isin(weights, (0, 1)).all()  # Trained soft, deployed hard.
     mixed = sum(
       whole.weights[path][..., None] * whole.expert_logits[path] for path in EXPERTS
     )
