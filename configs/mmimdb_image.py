@@ -5,24 +5,9 @@ Command: python -m jdyn.train --config configs/mmimdb_image.py --config.data.roo
 Ours: not run on the real file.
 """
 
-from configs import base
-
-
-def stage():
-  """Two MLPs without an activation between them, as released."""
-  config = base.stage(
-    base.unimodal(
-      'image',
-      base.encoder('mlp', hidden=(1024,), features=512),
-      base.encoder('mlp', hidden=(512,)),
-    )
-  )
-  config.optimizer.learning_rate = base.schedule(1e-4)
-  config.epochs = 1000
-  config.select = 'macro_f1'
-  return config
+from configs import base, mmimdb_text
 
 
 def get_config():
   """The image expert alone."""
-  return base.run(base.data('mmimdb'), stage())
+  return base.run(base.data('mmimdb'), mmimdb_text.expert('image', 1024))

@@ -8,12 +8,12 @@ Ours: not run on the real file.
 from configs import base
 
 
-def stage():
+def expert(modality, width):
   """Two MLPs without an activation between them, as released."""
   config = base.stage(
     base.unimodal(
-      'text',
-      base.encoder('mlp', hidden=(512,), features=512),
+      modality,
+      base.encoder('mlp', hidden=(width,), features=512),
       base.encoder('mlp', hidden=(512,)),
     )
   )
@@ -21,6 +21,11 @@ def stage():
   config.epochs = 1000
   config.select = 'macro_f1'
   return config
+
+
+def stage():
+  """The text expert."""
+  return expert('text', 512)
 
 
 def get_config():

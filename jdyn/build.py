@@ -344,18 +344,17 @@ class _Builder:
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), inputs, **options))
 
     def run(method, *args):
-      def fn(variables, inputs):
-        return model.apply(variables, *args, inputs, method=method, **options)
-
-      return lambda inputs: cost.count_macs(fn, variables, inputs)
+      return lambda variables, inputs: model.apply(
+        variables, *args, inputs, method=method, **options
+      )
 
     by_path = {}
     if paths:
-      gate = run('route')(inputs)
-      by_path = {path: gate + run('expert', path)(inputs) for path in paths}
+      experts = {path: run('expert', path) for path in paths}
+      by_path = cost.path_macs(run('route'), experts, variables, inputs)
     leaves = jax.tree.leaves(variables.get('params', {}))
     return Costs(
-      total=run('__call__')(inputs),
+      total=cost.count_macs(run('__call__'), variables, inputs),
       paths=by_path,
       parameters=sum(leaf.size for leaf in leaves),
     )
