@@ -24,7 +24,7 @@ from jdyn.training.loop import train
 
 BUDGETS = {
   'mosi': (0.0, 0.02, 0.1),
-  'rosmap': (0.0, 0.02, 0.1),
+  'rosmap': (0.0, 0.05, 0.2),
   'avmnist': (0.02, 0.2, 0.6),
 }
 """Weights of the budget term, per dataset: loose, medium, tight."""

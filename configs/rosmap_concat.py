@@ -17,7 +17,7 @@ def encoder():
 def train(config):
   """The settings that all stages share."""
   config.batch_size = 32
-  config.epochs = 60
+  config.epochs = 300
   config.patience = 15
   config.optimizer.learning_rate = base.schedule(1e-3)
   config.select = 'loss'

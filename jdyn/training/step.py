@@ -110,7 +110,7 @@ def train_step(
   usage = {name: jnp.sum(weight * mask) for name, weight in outputs.weights.items()}
   loss, grads, usage, count = _psum((share, grads, usage, jnp.sum(mask)), axis_name)
 
-  grad_norm = optax.global_norm(grads)
+  grad_norm = optax.tree.norm(grads)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   updated = TrainState(
     step=state.step + 1,
