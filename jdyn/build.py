@@ -247,9 +247,11 @@ class _Builder:
     model = self._model(config.model.to_dict(), models, noise)
     self._check_inputs(name, input_names(model))
     paths = tuple(getattr(model, 'paths', ()))
-    if paths and set(paths) != set(model.experts):
+    used = getattr(model, 'experts', {})
+    if experts and set(used) != set(experts):
       raise ConfigError(
-        f'{name}: model.paths={paths} must name the experts {sorted(model.experts)}.'
+        f'{name}: experts {sorted(experts)} would be trained, but the model uses '
+        f'{sorted(used)}; remove the stages, or model.experts.'
       )
     frozen = bool(experts) and config.freeze == 'eval'
     trained = model
@@ -312,6 +314,11 @@ class _Builder:
         fields[key] = own or dict(experts)
       else:
         fields[key] = value
+    paths, found = fields.get('paths'), fields.get('experts', {})
+    if paths is not None and sorted(paths) != sorted(found):
+      raise ConfigError(
+        f'model.paths={tuple(paths)} must name each of the experts {sorted(found)}.'
+      )
     return _make('model', MODELS, fields)
 
   def _gate(self, entry, size: int, noise: bool) -> nn.Module:

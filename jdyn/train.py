@@ -9,6 +9,7 @@ import time
 _STARTED = time.time()
 
 import os  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from absl import app, flags  # noqa: E402
@@ -43,4 +44,9 @@ def main(argv) -> None:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main)
+  try:
+    app.run(main)
+  except SystemExit:
+    if '--help' in sys.argv:
+      sys.exit(0)  # absl shows the help and exits with 1.
+    raise

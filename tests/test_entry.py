@@ -26,6 +26,7 @@ def _python(*arguments):
 def test_help_is_quick(command):
   """It would not be if it imported JAX; the bound is for a busy machine."""
   done = _python('-X', 'importtime', '-m', f'jdyn.{command}', '--help')
+  assert done.returncode == 0
   assert f'python -m jdyn.{command}' in done.stdout
   imported = {line.rsplit('|', 1)[-1].strip() for line in done.stderr.splitlines()}
   assert not imported & {'jax', 'flax', 'orbax', 'grain', 'sklearn', 'matplotlib'}
@@ -45,6 +46,23 @@ def test_a_mistyped_key_fails_with_the_nearest(arguments, message):
   done = _python('-m', 'jdyn.train', '--config', kill.CONFIG, *arguments)
   assert done.returncode != 0
   assert message in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+  ('argument', 'message'),
+  [
+    ('--config.gate.mode=hardd', "error: main: gate.mode='hardd'; expected one of"),
+    ('--config.data.root=nowhere', "error: data.root='nowhere'"),
+    ('--config.experts.both.holdout=1.5', 'error: both: holdout=1.5 must lie in'),
+    ("--config.model.paths=('coarse',)", 'must name each of the experts'),
+  ],
+)
+def test_what_the_user_can_mend_is_one_line(argument, message, tmp_path):
+  options = ('--config', kill.CONFIG, '--workdir', str(tmp_path), argument)
+  done = _python('-m', 'jdyn.train', *options)
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert 'Traceback' not in done.stderr
 
 
 def test_a_run_leaves_its_files():

@@ -8,8 +8,13 @@ import jax
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
+from jdyn.build import ConfigError
+from jdyn.data.dataset import DataError
+from jdyn.training.checkpoint import CheckpointError
 from jdyn.training.context import Preempted
+from jdyn.training.guard import NonFiniteError
 from jdyn.training.loop import train
+from jdyn.training.workdir import WorkdirError
 
 _LOG = logging.getLogger('jdyn')
 
@@ -31,11 +36,17 @@ def use_cache(folder: str) -> None:
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
+# What the user can mend: shown as one line, not as a traceback.
+_MENDABLE = (CheckpointError, ConfigError, DataError, NonFiniteError, WorkdirError)
+
+
 def run(config: ConfigDict, workdir: Path, started: float) -> None:
-  """Trains; ends the process with 0 when asked to stop."""
+  """Trains; exits with 0 when asked to stop and with 1 on what the user can mend."""
   try:
     report = train(config, workdir, started)
   except Preempted as notice:
     _LOG.info('%s', notice)
     sys.exit(0)
+  except _MENDABLE as error:
+    sys.exit(f'error: {error}')
   print(f'Report: {report}')

@@ -3,7 +3,6 @@
 import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 import sys
@@ -56,7 +55,7 @@ class Lock:
       WorkdirError: another process is running there.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    self._file = open(workdir / '.lock', 'w')  # noqa: SIM115
+    self._file = open(workdir / '.lock', 'a')  # noqa: SIM115
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -64,8 +63,6 @@ class Lock:
         f'Another process is running in {workdir}; wait for it or give another '
         '--workdir.'
       ) from error
-    self._file.write(f'{os.getpid()}\n')
-    self._file.flush()
 
   def release(self) -> None:
     """Lets others in."""
