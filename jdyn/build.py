@@ -317,7 +317,7 @@ class _Builder:
     paths, found = fields.get('paths'), fields.get('experts', {})
     if paths is not None and sorted(paths) != sorted(found):
       raise ConfigError(
-        f'model.paths={tuple(paths)} must name each of the experts {sorted(found)}.'
+        f'model.paths={tuple(paths)} must name the experts {sorted(found)}.'
       )
     return _make('model', MODELS, fields)
 

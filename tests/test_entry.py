@@ -54,7 +54,7 @@ def test_a_mistyped_key_fails_with_the_nearest(arguments, message):
     ('--config.gate.mode=hardd', "error: main: gate.mode='hardd'; expected one of"),
     ('--config.data.root=nowhere', "error: data.root='nowhere'"),
     ('--config.experts.both.holdout=1.5', 'error: both: holdout=1.5 must lie in'),
-    ("--config.model.paths=('coarse',)", 'must name each of the experts'),
+    ("--config.model.paths=('coarse',)", 'must name the experts'),
   ],
 )
 def test_what_the_user_can_mend_is_one_line(argument, message, tmp_path):
