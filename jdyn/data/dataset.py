@@ -57,7 +57,8 @@ class Split:
     label: `i32[N]` (multiclass), `f32[N, C]` (multilabel) or `f32[N]`.
     ids: `N` stable and unique names of examples, as a NumPy string array.
     decode: applied to the indexed inputs of a batch; it may only use operators
-      and methods that NumPy and JAX arrays share, since it runs on either. Some of
+      and methods that NumPy and JAX arrays share, since it runs on either (and
+      multiply by a reciprocal, since XLA rounds a division otherwise). Some of
       the inputs may be left out, and others may have been added.
     collate: like `decode`, but the result for one example may depend on the
       others of its batch (padding to the longest). Such data is fed by the host.

@@ -30,6 +30,6 @@ def straight_through(
   one_hot = jax.nn.one_hot(
     jnp.argmax(soft, axis=-1), logits.shape[-1], dtype=soft.dtype
   )
-  # In this order the forward value is exactly 0 or 1; `soft + (one_hot - soft)` rounds.
+  # In this order the forward value is 0 or 1 whatever `soft` is: x - x is exactly 0.
   hard_weights = one_hot + (soft - jax.lax.stop_gradient(soft))
   return jnp.where(hard, hard_weights, soft)
