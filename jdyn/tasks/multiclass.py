@@ -30,7 +30,6 @@ class Multiclass(Task):
     'macro_f1',
     'weighted_f1',
   )
-  main_score: ClassVar[str] = 'accuracy'
 
   def loss(self, logits: jax.Array, batch: Batch) -> jax.Array:
     """Cross-entropy `f32[B]`, in nats."""

@@ -31,7 +31,6 @@ class Multilabel(Task):
     'macro_f1',
     'weighted_f1',
   )
-  main_score: ClassVar[str] = 'macro_f1'
 
   def loss(self, logits: jax.Array, batch: Batch) -> jax.Array:
     """The mean over labels of the binary cross-entropy, `f32[B]`, in nats."""

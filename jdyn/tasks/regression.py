@@ -39,7 +39,6 @@ class Regression(Task):
     'acc7',
     'phi_has0',
   )
-  main_score: ClassVar[str] = 'mae'
 
   def __post_init__(self):
     """Checks `num_outputs`; raises ValueError."""

@@ -24,9 +24,6 @@ class Task(Protocol):
   main_score: ClassVar[str]
   """The one to select and to report by, if nothing else is asked for."""
 
-  main_score: ClassVar[str]
-  """The score that selects and is reported first, where nothing else is asked for."""
-
   num_outputs: int
 
   def loss(self, logits: jax.Array, batch: Batch) -> jax.Array:
