@@ -23,8 +23,9 @@ from jdyn.gates import GATES
 from jdyn.losses import LOSSES
 from jdyn.losses.term import LossTerm
 from jdyn.models import MODELS
+from jdyn.models.gated_mixture import expert_input
 from jdyn.models.input_names import input_names
-from jdyn.models.precomputed import Precomputed, logits_key
+from jdyn.models.precomputed import Precomputed, hidden_key, logits_key
 from jdyn.optimizer import make_optimizer, make_schedule
 from jdyn.tasks import TASKS
 
@@ -254,11 +255,13 @@ class _Builder:
         f'{sorted(used)}; remove the stages, or model.experts.'
       )
     frozen = bool(experts) and config.freeze == 'eval'
-    trained = model
+    trained, cached = model, []
     if frozen:
       lookups = {path: Precomputed(path) for path in experts}
       trained = self._model(config.model.to_dict(), lookups, noise)
-    cached = tuple(logits_key(path) for path in experts) if frozen else ()
+      cached = [logits_key(path) for path in experts]
+      read = getattr(model, 'gate_inputs', ())
+      cached += [key for key in map(hidden_key, experts) if key in read]
 
     costs = self._costs(model, paths)
     scale = 0.0 if config.freeze == 'compat' else config.optimizer.expert_scale
@@ -268,7 +271,7 @@ class _Builder:
       model=model,
       trained=trained,
       experts=experts,
-      inputs=input_names(trained) + cached,
+      inputs=(*input_names(trained), *cached),
       task=self._task,
       terms=self._terms(name, config.loss, paths, costs.paths),
       costs=costs,
@@ -319,7 +322,34 @@ class _Builder:
       raise ConfigError(
         f'model.paths={tuple(paths)} must name the experts {sorted(found)}.'
       )
+    if 'gate_inputs' in fields:
+      fields['confidence'] = self._task.confidence
+      self._check_gate(fields['gate_inputs'], found)
     return _make('model', MODELS, fields)
+
+  def _check_gate(self, names, experts: Mapping[str, nn.Module]) -> None:
+    """That what the gate would read of experts is there."""
+    for name in names:
+      if not (of_expert := expert_input(name)):
+        continue
+      kind, path = of_expert
+      if path not in experts:
+        raise ConfigError(
+          f'model.gate_inputs: {name!r} is of no expert; they are {sorted(experts)}.'
+        )
+      expert = experts[path]
+      # A cached expert has what its model has, which was checked before.
+      headless = not (hasattr(expert, 'head') or isinstance(expert, Precomputed))
+      if kind == 'hidden' and headless:
+        raise ConfigError(
+          f'model.gate_inputs: expert {path!r} has no hidden state of its own; read '
+          f"'logits/{path}' or 'confidence/{path}'."
+        )
+      if kind == 'confidence' and self._spec.task == 'regression':
+        raise ConfigError(
+          f'model.gate_inputs: a regression has no {name!r}; read '
+          f"'hidden/{path}' or 'logits/{path}'."
+        )
 
   def _gate(self, entry, size: int, noise: bool) -> nn.Module:
     return self._module(
@@ -355,10 +385,8 @@ class _Builder:
         variables, *args, inputs, method=method, **options
       )
 
-    by_path = {}
-    if paths:
-      experts = {path: run('expert', path) for path in paths}
-      by_path = cost.path_macs(run('route'), experts, variables, inputs)
+    follow = {path: run('follow', path) for path in paths}
+    by_path = cost.path_macs(None, follow, variables, inputs)
     leaves = jax.tree.leaves(variables.get('params', {}))
     return Costs(
       total=cost.count_macs(run('__call__'), variables, inputs),

@@ -33,12 +33,15 @@ class Outputs:
     unimodal: `[B, ..., C]` per expert or modality; empty if there is none.
     weights: `[B]` per path or modality: gate decision or confidence.
     aux: anything else worth seeing, by name (`gate_logits`, residuals, ...).
+    hidden: `[B, ...]`, what the model's head reads, for whoever continues from
+      there; None for a model without a head of its own.
   """
 
   logits: jax.Array
   unimodal: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
   weights: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
   aux: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+  hidden: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -26,7 +26,7 @@ FOLDER = Path(base.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem != 'base')
 
 # What `build` sets itself, and what belongs to every flax module.
-_SET_BY_BUILD = {'axis_name', 'name', 'parent'}
+_SET_BY_BUILD = {'axis_name', 'confidence', 'name', 'parent'}
 
 
 @functools.cache
@@ -187,6 +187,7 @@ def test_the_base_has_a_function_for_every_model():
     ({'loss.budget_unit': 'flops'}, "loss.budget_unit='flops'; expected one of"),
     ({'optimizer.name': 'lion'}, "Unknown optimizer 'lion'"),
     ({'model.paths': ('coarse',)}, r"model.paths=\('coarse',\) must name the experts"),
+    ({'model.gate_inputs': ('hidden/x',)}, r"'hidden/x' is of no expert; they are"),
     ({'model.gate_inputs': ('smell',)}, r"reads \['smell'\], but dataset 'digits'"),
     ({'model.gate.head.name': 'mpl'}, "Unknown head 'mpl'; expected one of"),
     ({'experts.coarse.loss.budget': 0.1}, 'coarse: loss.budget and loss.balance need'),

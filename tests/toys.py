@@ -99,6 +99,9 @@ MODELS = {
     fusion=dict(name='average'),
   ),
   'gated_mixture': gated(_two_paths(), 'text', 'image'),
+  'gated_mixture-cascade': gated(
+    _two_paths(), 'hidden/text', 'logits/text', 'confidence/text'
+  ),
   'gated_mixture-nested': gated(
     dict(inner=gated(_two_paths()), audio=unimodal('audio', _AUDIO)), 'image'
   ),

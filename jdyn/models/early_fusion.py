@@ -20,4 +20,4 @@ class EarlyFusion(nn.Module):
     """Logits `[B, C]` of one batch."""
     del hparams  # Nothing here varies by step.
     features = self.encoder(join(inputs, self.modalities), train=train)
-    return Outputs(logits=self.head(features, train=train))
+    return Outputs(logits=self.head(features, train=train), hidden=features)

@@ -23,5 +23,8 @@ class FeatureFusion(nn.Module):
     }
     fused = self.fusion(features, train=train)
     return Outputs(
-      logits=self.head(fused.value, train=train), weights=fused.weights, aux=fused.aux
+      logits=self.head(fused.value, train=train),
+      weights=fused.weights,
+      aux=fused.aux,
+      hidden=fused.value,
     )

@@ -1,4 +1,4 @@
-"""An expert whose logits were computed before: frozen experts, cached."""
+"""An expert whose outputs were computed before: frozen experts, cached."""
 
 import flax.linen as nn
 
@@ -10,12 +10,18 @@ def logits_key(path: str) -> str:
   return f'logits/{path}'
 
 
+def hidden_key(path: str) -> str:
+  """The name under which a frozen expert's hidden state joins the inputs."""
+  return f'hidden/{path}'
+
+
 class Precomputed(nn.Module):
-  """Looks its logits up in the inputs; it has no parameters."""
+  """Looks its outputs up in the inputs; it has no parameters."""
 
   expert: str
 
   def __call__(self, inputs: Modalities, *, train: bool, hparams) -> Outputs:
-    """The cached logits `[B, C]` of one batch."""
+    """The cached logits `[B, C]` of one batch, and the hidden state if it is there."""
     del train, hparams  # The expert is frozen, in evaluation mode.
-    return Outputs(logits=inputs[logits_key(self.expert)])
+    hidden = inputs.get(hidden_key(self.expert))
+    return Outputs(logits=inputs[logits_key(self.expert)], hidden=hidden)

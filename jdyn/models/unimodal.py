@@ -16,4 +16,4 @@ class Unimodal(nn.Module):
     """Logits `[B, C]` of one batch."""
     del hparams  # Nothing here varies by step.
     features = self.encoder(inputs[self.modality], train=train)
-    return Outputs(logits=self.head(features, train=train))
+    return Outputs(logits=self.head(features, train=train), hidden=features)

@@ -45,6 +45,10 @@ class Multiclass(Task):
     """1 where the class is right, else 0."""
     return (self.predict(logits) == batch['label']).astype(jnp.float32)
 
+  def confidence(self, logits: jax.Array) -> jax.Array:
+    """The probability of the likeliest class."""
+    return jax.nn.softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """`loss`, and the `confusion` counts `f32[C, C]` (rows are true classes)."""
     weights = self.weights(batch)

@@ -54,6 +54,10 @@ class Multilabel(Task):
     size = jnp.sum(truth, axis=-1) + jnp.sum(prediction, axis=-1)
     return jnp.where(size == 0, 1.0, 2 * both / jnp.maximum(size, 1))
 
+  def confidence(self, logits: jax.Array) -> jax.Array:
+    """The probability of the decision on a label, mean over the labels."""
+    return jax.nn.sigmoid(jnp.abs(logits.astype(jnp.float32))).mean(axis=-1)
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """`loss`, and the counts `tp`, `fp`, `fn`, `tn`, each `f32[C]`."""
     weights = self.weights(batch)

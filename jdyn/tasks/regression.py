@@ -58,6 +58,13 @@ class Regression(Task):
     agree = (self.predict(logits) >= 0) == (batch['label'] >= 0)
     return agree.astype(jnp.float32)
 
+  def confidence(self, logits: jax.Array) -> jax.Array:
+    """A real number has none."""
+    raise ValueError(
+      'A regression has no confidence; let the gate read hidden/... or logits/... of '
+      'an expert instead.'
+    )
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """`loss`, second `moments`, and confusion counts of the `sentiment` levels."""
     weights = self.weights(batch)

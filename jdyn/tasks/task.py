@@ -35,6 +35,13 @@ class Task(Protocol):
   def correct(self, logits: jax.Array, batch: Batch) -> jax.Array:
     """How right the decision on each example is: `f32[B]` in [0, 1]."""
 
+  def confidence(self, logits: jax.Array) -> jax.Array:
+    """How sure the decision on each example is: `f32[B]` in [0, 1].
+
+    Raises:
+      ValueError: decisions of this task have no probability.
+    """
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """Sums over the batch; those of two batches merge by adding their leaves."""
 

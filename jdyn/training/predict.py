@@ -1,7 +1,8 @@
 """A finished stage's outputs on every example of a split."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def predict(
   *,
   parallel: Parallel,
   device_bytes: int,
-) -> Outputs:
+  keep: Callable[[Outputs], Any] = lambda outputs: dataclasses.replace(
+    outputs, hidden=None
+  ),
+) -> Any:
   """Outputs `[S, N, ...]` of a stage's whole model.
 
   Args:
@@ -34,6 +38,7 @@ def predict(
     hparams: at evaluation, `[S]` each.
     parallel: how the batch lies on the devices.
     device_bytes: a split larger than this is fed from the host.
+    keep: what of the outputs is wanted; hidden states are large and left out.
   """
   evaluator = Evaluator(
     stage.model,
@@ -44,7 +49,7 @@ def predict(
     terms={},
     batch_size=stage.batch_size,
     device_bytes=device_bytes,
-    keep=True,
+    keep=keep,
   )
   return evaluator(variables, hparams, {})[1]
 

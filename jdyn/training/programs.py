@@ -21,6 +21,7 @@ from jdyn.training.feed import BATCH_AXIS, fits, gather, on_host
 from jdyn.training.parallel import Parallel, replicated
 from jdyn.training.state import TrainState, init_state
 from jdyn.training.step import eval_step, train_step
+from jdyn.typing import Outputs
 
 
 def over_seeds(fn: Callable, in_axes: Sequence[Any], num_seeds: int) -> Callable:
@@ -140,7 +141,7 @@ class Evaluator:
     terms: Mapping[str, LossTerm],
     batch_size: int,
     device_bytes: int,
-    keep: bool = False,
+    keep: Callable[[Outputs], Any] | None = None,
   ):
     """Places the split and compiles nothing yet.
 
@@ -153,7 +154,7 @@ class Evaluator:
       terms: of the objective; may be empty.
       batch_size: examples per step.
       device_bytes: a split larger than this is fed from the host.
-      keep: also return the outputs of every example.
+      keep: also return this of the outputs of every example.
     """
     self._split, self._keep = split, keep
     self._batches = eval_rows(len(split), batch_size)
@@ -175,7 +176,7 @@ class Evaluator:
       def body(_, x):
         batch = x if data is None else gather(split, data, x['index'], x['mask'])
         sums, outputs = step(variables, batch, hparams=hparams, memory=memory)
-        return None, (sums, outputs if keep else ())
+        return None, (sums, keep(outputs) if keep else ())
 
       _, (sums, outputs) = jax.lax.scan(body, None, xs)
       return jax.tree.map(lambda x: x.sum(0), sums), outputs
@@ -195,8 +196,8 @@ class Evaluator:
       memory: of the loss terms, `[S, ...]`.
 
     Returns:
-      Sums `[S, ...]` (see `eval_step`), and outputs `[S, N, ...]` or None, as NumPy
-      arrays.
+      Sums `[S, ...]` (see `eval_step`), and what `keep` gave, `[S, N, ...]`, or
+      None, as NumPy arrays.
     """
     rows, mask = self._batches
     if self._data is not None:
@@ -215,7 +216,7 @@ class Evaluator:
 
   def _trim(self, parts: Sequence[Any]) -> Any:
     """Joins `[S, batches, B, ...]` parts into `[S, N, ...]`, padding dropped."""
-    if not self._keep:
+    if self._keep is None:
       return None
 
     def join(*leaves):

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from jdyn.data.dataset import Split
 from jdyn.data.order import chain_hash, split_steps, train_rows
 from jdyn.data.pipeline import assemble
 from jdyn.evaluators.predictions import from_outputs, score_all
-from jdyn.models.precomputed import logits_key
+from jdyn.models.precomputed import hidden_key, logits_key
 from jdyn.training import selection, variables
 from jdyn.training.checkpoint import Checkpoints
 from jdyn.training.context import Context, Preempted
@@ -57,7 +57,7 @@ def train_stage(
   folder.mkdir(parents=True, exist_ok=True)
   read = dict(splits)
   if stage.frozen:
-    read = _add_expert_logits(stage, read, experts, context)
+    read = _add_expert_outputs(stage, read, experts, context)
   read = {name: split.only(stage.inputs) for name, split in read.items()}
   trainer = _Trainer(stage, read, experts, folder, context)
   best, hparams = trainer.train()
@@ -66,7 +66,7 @@ def train_stage(
   _write_result(stage, splits, whole, best, hparams, context)
 
 
-def _add_expert_logits(
+def _add_expert_outputs(
   stage: build.Stage,
   splits: Mapping[str, Split],
   experts: Mapping[str, Any],
@@ -74,7 +74,8 @@ def _add_expert_logits(
 ) -> dict[str, Split]:
   """Splits with the logits of every frozen expert as further inputs `[N, S, C]`.
 
-  An expert in evaluation mode is a constant function of the example, so each is
+  Likewise the hidden states `[N, S, ...]` of the experts whose own the gate reads. An
+  expert in evaluation mode is a constant function of the example, so each is
   run once and not once per epoch.
   """
   found = {}
@@ -82,14 +83,21 @@ def _add_expert_logits(
     cached = {}
     for path, expert in sorted(stage.experts.items()):
       hparams = read_hparams(context.folder(expert))
-      outputs = _predict(expert, split, experts[path], hparams, context)
-      cached[logits_key(path)] = np.moveaxis(outputs.logits, 0, 1)
+      keep = partial(_cached, path, stage.inputs)
+      outputs = _predict(expert, split, experts[path], hparams, context, keep=keep)
+      cached |= {name: np.moveaxis(value, 0, 1) for name, value in outputs.items()}
     inputs = {**split.inputs, **cached}
     found[name] = dataclasses.replace(split, inputs=inputs, per_seed=tuple(cached))
   return found
 
 
-def _predict(stage, split, found, hparams, context: Context) -> Outputs:
+def _cached(path: str, names: Sequence[str], outputs: Outputs) -> dict[str, jax.Array]:
+  """What of an expert's outputs a stage that reads `names` looks up."""
+  found = {logits_key(path): outputs.logits, hidden_key(path): outputs.hidden}
+  return {name: value for name, value in found.items() if name in names}
+
+
+def _predict(stage, split, found, hparams, context: Context, **options) -> Any:
   return predict(
     stage,
     split,
@@ -97,6 +105,7 @@ def _predict(stage, split, found, hparams, context: Context) -> Outputs:
     hparams,
     parallel=context.parallel,
     device_bytes=context.run.device_bytes,
+    **options,
   )
 
 

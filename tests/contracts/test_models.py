@@ -9,7 +9,7 @@ import pytest
 
 from jdyn import build
 from jdyn.models import MODELS
-from jdyn.models.input_names import input_names
+from jdyn.models.input_names import input_names, route_names
 from tests import toys
 
 BATCH = 6
@@ -92,7 +92,7 @@ def test_a_gated_mixture_mixes_its_experts(case):
 def test_a_hard_gate_returns_the_logits_of_the_chosen_expert(case):
   model, variables = _make(case)
   outputs = _apply(case, hparams=HARD)
-  gated = model.apply(variables, INPUTS, train=False, hparams=HARD, method='route')
+  gated, _ = model.apply(variables, INPUTS, train=False, hparams=HARD, method='route')
   for row, choice in enumerate(np.argmax(gated.logits, axis=-1)):
     chosen = model.paths[choice]
     assert [float(outputs.weights[path][row]) for path in model.paths] == [
@@ -109,6 +109,34 @@ def test_weights_are_in_the_order_of_paths_not_of_names():
   want = jax.nn.softmax(outputs.aux['gate_logits'] / SOFT['gate_temperature'])
   np.testing.assert_allclose(outputs.weights['text'], want[:, 0], atol=1e-6)
   np.testing.assert_allclose(outputs.weights['joint'], want[:, 1], atol=1e-6)
+
+
+def test_a_cascade_runs_the_cheap_expert_once_and_reads_nothing_else():
+  case = 'gated_mixture-cascade'
+  model, variables = _make(case)
+  assert route_names(model) == ('text',)
+  gated, known = model.apply(
+    variables,
+    {'text': INPUTS['text']},
+    train=False,
+    hparams=SOFT,
+    method='route',
+  )
+  outputs = _apply(case)
+  np.testing.assert_allclose(gated.logits, outputs.aux['gate_logits'], atol=1e-6)
+  np.testing.assert_allclose(known['text'].logits, outputs.unimodal['text'], atol=1e-6)
+  # What it reads: 4 hidden values, the logits, and one confidence; its layer has 4.
+  reads = 4 + toys.CLASSES + 1
+  gate = reads * 4 + 4 * 2
+  alone = {
+    path: build.stage(toys.config(toys.MODELS[case]['experts'][path]), toys.SPEC).costs
+    for path in model.paths
+  }
+  costs = build.stage(toys.config(toys.MODELS[case]), toys.SPEC).costs
+  text, joint = alone['text'].total, alone['joint'].total
+  assert costs.paths == {'text': text + gate, 'joint': text + gate + joint}
+  mixing = len(model.paths) * toys.CLASSES
+  assert costs.total == text + gate + joint + mixing
 
 
 def test_decision_fusion_averages_its_experts():

@@ -44,6 +44,27 @@ def sums(name, logits, batch):
   return jax.jit(make(name).sums)(Outputs(jnp.asarray(logits)), batch)
 
 
+@pytest.mark.parametrize('name', sorted(set(TASKS) - {'regression'}))
+def test_confidence_is_the_probability_of_the_decision(name):
+  task = make(name)
+  logits, batch = make_batch(name)
+  confidence = np.asarray(task.confidence(jnp.asarray(logits)))
+  if name == 'multiclass':
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    want = share[np.arange(SIZE), task.predict(logits)]
+  else:
+    one = 1 / (1 + np.exp(-logits))
+    want = np.where(task.predict(logits), one, 1 - one).mean(axis=1)
+  np.testing.assert_allclose(confidence, want, rtol=1e-5)
+  perfect = task.confidence(jnp.asarray(perfect_logits(name, batch)))
+  np.testing.assert_allclose(perfect, np.ones(SIZE), atol=1e-6)
+
+
+def test_a_regression_has_no_confidence():
+  with pytest.raises(ValueError, match='hidden/'):
+    make('regression').confidence(jnp.zeros((2, 1)))
+
+
 @pytest.mark.parametrize('name', TASKS)
 def test_loss_is_unreduced_float32_and_zero_at_perfect_logits(name):
   task = make(name)

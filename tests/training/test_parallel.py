@@ -65,7 +65,7 @@ def _train(case, how, feed='device', num_seeds=1):
     terms=stage.terms,
     batch_size=BATCH,
     device_bytes=device_bytes,
-    keep=True,
+    keep=lambda outputs: outputs,
   )
   values = jax.vmap(functools.partial(hparams_at, programs.schedules))(
     jnp.zeros(num_seeds, jnp.int32)

@@ -50,9 +50,14 @@ def finished():
 
 @pytest.fixture
 def frozen(train, finished, tmp_path_factory):
-  """A run whose gate is trained on the cached logits of frozen experts."""
+  """A run whose gate is trained on the cached outputs of frozen experts."""
   if 'frozen' not in finished:
-    config = toys.stages(steps_per_call=1, loss__budget=0.1, gate__mode='soft')
+    config = toys.stages(
+      steps_per_call=1,
+      loss__budget=0.1,
+      gate__mode='soft',
+      model__gate_inputs=('hidden/text', 'confidence/text', 'image'),
+    )
     workdir = tmp_path_factory.mktemp('finished') / 'frozen'
     train(config, workdir)
     finished['frozen'] = config, workdir
@@ -91,6 +96,7 @@ def test_cached_experts_train_the_gate_as_uncached_ones_do(frozen):
     paths=stage.model.paths,
     gate=stage.model.gate,
     gate_inputs=stage.model.gate_inputs,
+    confidence=stage.task.confidence,
   )
   train = toys.dataset().splits['train']
   steps_per_epoch = -(-len(train) // stage.batch_size)
