@@ -14,9 +14,10 @@ _SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True, scope='package')
+# Per module: a package's fixture would live on into the tests of other folders.
+@pytest.fixture(autouse=True, scope='module')
 def _compile_fast(tmp_path_factory):
-  folder = jax.config.jax_compilation_cache_dir or tmp_path_factory.mktemp('xla')
+  folder = jax.config.jax_compilation_cache_dir or tmp_path_factory.getbasetemp() / 'xla'
   settings = {**_SETTINGS, 'jax_compilation_cache_dir': str(folder)}
   before = {name: jax.config.values[name] for name in settings}
   _set(settings)
