@@ -12,9 +12,11 @@ import argparse
 import importlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks.rows import row, write_rows
 from jdyn import build
@@ -34,14 +36,27 @@ BUDGETS = {
 ONE_BY_ONE = ('avmnist',)
 
 
+def settings(name: str, root: Path | str, seeds: Sequence[int]) -> ConfigDict:
+  """The config of that name, on real data, with these seeds."""
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.data.root = str(root)
+  config.seed, config.num_seeds = seeds[0], len(seeds)
+  if name.startswith('avmnist'):
+    config.experts.image.epochs = config.experts.joint.epochs = 3
+  return config
+
+
+def groups(name: str, num_seeds: int) -> list[list[int]]:
+  """Seeds that are trained in one program."""
+  seeds = list(range(num_seeds))
+  one_by_one = name.split('_')[0] in ONE_BY_ONE
+  return [[seed] for seed in seeds] if one_by_one else [seeds]
+
+
 def run(name: str, root: Path, budget: float, seeds: list[int], workdir: Path) -> None:
   """Trains the gate of one budget; experts of another budget are taken over."""
-  config = importlib.import_module(f'configs.{name}_dyn').get_config()
-  config.data.root = str(root)
+  config = settings(f'{name}_dyn', root, seeds)
   config.loss.budget = budget
-  config.seed, config.num_seeds = seeds[0], len(seeds)
-  if name == 'avmnist':
-    config.experts.image.epochs = config.experts.joint.epochs = 3
   config.lock()
   train(config, workdir)
 
@@ -64,15 +79,16 @@ def results(workdirs: list[Path], stage: str) -> dict:
 
 def benchmark(name: str, root: Path, num_seeds: int, out: Path) -> list[dict]:
   """All rows of one dataset."""
-  seeds = list(range(num_seeds))
-  groups = [[seed] for seed in seeds] if name in ONE_BY_ONE else [seeds]
+  seed_groups = groups(name, num_seeds)
   experts = sorted(importlib.import_module(f'configs.{name}_dyn').get_config().experts)
   workdirs: dict[float, list[Path]] = {}
   for budget in BUDGETS[name]:
     workdirs[budget] = [
-      out / name / f'budget_{budget}' / f'seed_{group[0]}' for group in groups
+      out / name / f'budget_{budget}' / f'seed_{group[0]}' for group in seed_groups
     ]
-    for i, (group, workdir) in enumerate(zip(groups, workdirs[budget], strict=True)):
+    for i, (group, workdir) in enumerate(
+      zip(seed_groups, workdirs[budget], strict=True)
+    ):
       first = workdirs[BUDGETS[name][0]][i]
       for expert in experts if workdir != first else ():
         stage = workdir / 'stages' / expert

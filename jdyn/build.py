@@ -5,7 +5,8 @@ can be wrong with a config is found here, before anything is compiled.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -56,7 +57,8 @@ class Stage:
     terms: of the objective, by name.
     costs: multiply-accumulates per example.
     make_optimizer: steps per epoch -> optimiser.
-    make_schedules: steps per epoch -> what varies by step, by name.
+    make_schedules: steps per epoch -> what varies by step, by name. With several
+      variants, functions of `(step, variant)`.
     soft_evaluation: evaluate the gate as it is trained instead of hard.
     batch_size: examples per step.
     epochs: at most.
@@ -66,6 +68,7 @@ class Stage:
     frozen: the experts' logits are computed once, and `trained` looks them up.
     holdout: share of the training split that is kept from `experts`.
     dtype: of the computation.
+    num_variants: stages that this one stands for (see `merge`).
   """
 
   name: str
@@ -87,6 +90,12 @@ class Stage:
   frozen: bool
   holdout: float
   dtype: Any
+  num_variants: int = 1
+
+  @property
+  def conditional(self) -> bool:
+    """Whether one path per example is all that the deployed model needs."""
+    return bool(self.costs.paths) and not self.soft_evaluation
 
   def eval_hparams(self, hparams: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
     """What varies by step, as it is at evaluation: the gate is hard."""
@@ -169,6 +178,60 @@ def stage(config: ConfigDict, spec: DataSpec, axis_name: str | None = None) -> S
   """
   dtype = _lookup('dtype', _DTYPES, config.dtype)
   return _Builder(spec, axis_name, dtype).stage(config, MAIN)
+
+
+def merge(stages: Sequence[Stage]) -> Stage:
+  """One stage that stands for several, to be trained in one program.
+
+  Its terms are those that any of them has, and where a stage leaves a term out its
+  weight is 0. Its schedules choose among those of the stages by their second
+  argument.
+
+  Args:
+    stages: of configs with the same `program_key`.
+  """
+  if len(stages) == 1:
+    return stages[0]
+
+  def make_schedules(steps: int) -> Mapping[str, Callable]:
+    each = [stage.make_schedules(steps) for stage in stages]
+    return {name: _choice([schedules[name] for schedules in each]) for name in each[0]}
+
+  return dataclasses.replace(
+    stages[0],
+    terms={name: term for stage in stages for name, term in stage.terms.items()},
+    make_schedules=make_schedules,
+    num_variants=len(stages),
+  )
+
+
+def _choice(schedules: Sequence[optax.Schedule]) -> Callable:
+  def choose(step, variant=0):
+    return jnp.stack([schedule(step) for schedule in schedules])[variant]
+
+  return choose
+
+
+def program_key(config: ConfigDict) -> str:
+  """Equal for configs whose main stages can be trained in one program.
+
+  Such configs differ in nothing but what comes in through `hparams`: the weights of
+  the loss terms, and the gate's temperature and soft epochs.
+  """
+  plain = config.to_dict()
+  for term in LOSSES:
+    del plain['loss'][term]
+  del plain['gate']['temperature'], plain['gate']['soft_epochs']
+  return json.dumps(plain, sort_keys=True)
+
+
+def expert_key(config: ConfigDict, path: str) -> str:
+  """Equal for configs of which one expert of the main stage comes out the same."""
+  expert = config.experts[path].to_dict()
+  run_keys = {
+    key: value for key, value in config.to_dict().items() if key not in expert
+  }
+  return json.dumps([run_keys, config.holdout, path, expert], sort_keys=True)
 
 
 def find_stage(stage: Stage, name: str) -> Stage:

@@ -1,21 +1,35 @@
 """Trained runs: load one, predict with it, evaluate it on a split."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.export import Exported, export
 from ml_collections import ConfigDict
 
 from jdyn import build
 from jdyn.data.corruptions import corrupt, measure
-from jdyn.data.dataset import Dataset
+from jdyn.data.dataset import Dataset, Split
 from jdyn.data.load import load as load_data
+from jdyn.data.rows import FileRows, SplitRows
+from jdyn.evaluators.budget import (
+  Dial,
+  at_budget,
+  calibrate,
+  check_budget,
+  parse_budget,
+  spend,
+)
+from jdyn.evaluators.conditional import conditional, path_costs
+from jdyn.evaluators.latency import time_batch, time_mixes
 from jdyn.evaluators.predictions import Predictions, from_outputs
 from jdyn.models.input_names import input_names
+from jdyn.ops.dispatcher import Reader
+from jdyn.ops.timing import interleave
 from jdyn.training import variables
 from jdyn.training.parallel import Parallel
 from jdyn.training.predict import predict, read_hparams
@@ -46,39 +60,249 @@ class TrainedRun:
     self.seeds = build.run(self.config).seeds
     self._parallel = Parallel('jit')
     self.stage = build.find_stage(build.stage(self.config, self._spec), stage)
-    folder = self.workdir / 'stages' / stage
+    self._folder = self.workdir / 'stages' / stage
     self._variables = variables.load_best(
-      folder, self.stage, self._spec, len(self.seeds)
+      self._folder, self.stage, self._spec, len(self.seeds)
     )
-    self._hparams = read_hparams(folder)
+    self._hparams = read_hparams(self._folder)
+    self._models: dict[int, tuple[Any, Any]] = {}
+    self._dispatcher = None
+    if self.stage.conditional:
+      self._costs = path_costs(self.stage.model, self.stage.costs.paths)
+      self._dispatcher = conditional(self.stage.model, self._costs)
     self._apply = jax.jit(
-      lambda v, inputs, hparams: self.stage.model.apply(
-        v, inputs, train=False, hparams=hparams
+      lambda v, hparams, inputs: dataclasses.replace(
+        self.stage.model.apply(v, inputs, train=False, hparams=hparams), hidden=None
       )
     )
 
-  def predict(self, inputs: Modalities, seed: int | None = None) -> Outputs:
-    """Outputs of a batch, as NumPy arrays.
-
-    Every path is computed and the gate's choice is applied; `weights` tells it.
+  def predict(
+    self,
+    inputs: Modalities | Reader,
+    policy: str = 'auto',
+    budget: str | float | None = None,
+    seed: int | None = None,
+  ) -> Outputs:
+    """Outputs of a batch, as NumPy arrays; of a gated model only the chosen path runs.
 
     Args:
-      inputs: by modality, arrays `[B, ...]` as the dataset's batches hold them.
+      inputs: by modality, arrays `[B, ...]` as the dataset's batches hold them, or
+        lists of `B` paths of `.npy` files with one example each. Files of a modality
+        that only some paths read are opened only for the examples that need them.
+      policy: how the chosen paths are run, one of `jdyn.ops.dispatcher.POLICIES`.
+        `auto` measures the others at the first batch of each shape; `dense` computes
+        every path, and is the only one for a model without a gate.
+      budget: what an example may cost on average: MACs ('12M', 5e6) or milliseconds
+        ('0.3ms', on this machine, in batches of this size); None leaves the choice
+        to the gate. The mean over the examples of this call is held to it.
       seed: one of `seeds`; the first if None.
 
+    Returns:
+      `logits`; for a gated model also `weights` (1 for the path that was chosen),
+      `aux['gate_logits']`, and in `unimodal` the logits of those experts that were
+      computed for all examples: all under `dense`, those that the gate reads otherwise.
+
     Raises:
-      ValueError: a modality is missing or has another shape, or the seed is none of
-        the run's.
+      ValueError: a modality is missing or has another shape, the policy does not fit
+        the model, the budget is out of reach, or the seed is none of the run's.
+      DataError: a file is missing, damaged or of another shape.
     """
-    self._check(inputs)
-    seed = self.seeds[0] if seed is None else seed
-    if seed not in self.seeds:
-      raise ValueError(f'seed={seed} is none of this run; it has {self.seeds}.')
-    found, hparams = variables.for_seed(
-      (self._variables, self._hparams), self.seeds.index(seed)
+    (outputs,) = self.stream([inputs], policy, budget, seed)
+    return outputs
+
+  def stream(
+    self,
+    batches: Iterable[Modalities | Reader],
+    policy: str = 'auto',
+    budget: str | float | None = None,
+    seed: int | None = None,
+  ) -> Iterator[Outputs]:
+    """Outputs of batch after batch; a budget is held over all of them.
+
+    Args:
+      batches: each as `predict` takes it.
+      policy: as there.
+      budget: as there; milliseconds are those of batches like the first.
+      seed: as there.
+
+    Raises:
+      ValueError, DataError: as `predict`.
+    """
+    model, extra = self._model(seed), None
+    for inputs in batches:
+      inputs = self._opened(inputs)
+      if self._dispatcher is None:
+        if budget is not None or policy not in ('auto', 'dense'):
+          self._check_conditional()
+        yield jax.tree.map(np.asarray, self._apply(*model, inputs))
+        continue
+      if budget is not None and extra is None:
+        extra = self._dial(seed), self.macs(budget, inputs, policy, seed)
+      chosen, shared, logits = self._dispatcher(model, inputs, extra, policy)
+      yield self._outputs(chosen, shared, logits)
+      if extra is not None:
+        dial, macs = extra
+        extra = spend(dial, shared['gate_logits'], self._costs, macs)[1], macs
+
+  def macs(
+    self,
+    budget: str | float,
+    inputs: Modalities | Reader,
+    policy: str = 'auto',
+    seed: int | None = None,
+  ) -> float:
+    """A budget per example as multiply-accumulates.
+
+    Args:
+      budget: as `predict` takes it; milliseconds are looked up in the times that are
+        measured here, of batches like `inputs`, a growing share of which is sent to
+        the dearest path.
+      inputs: a batch.
+      policy: that will run it.
+      seed: whose variables are used.
+
+    Raises:
+      ValueError: the budget is out of reach.
+    """
+    self._check_conditional()
+    budget, costs = parse_budget(budget), self.stage.costs.paths
+    if budget.unit == 'macs':
+      check_budget(budget, costs)
+      return budget.value
+    extra = self._dial(seed), float(max(costs.values()))
+    macs, seconds = time_mixes(
+      self._dispatcher,
+      self._model(seed),
+      self._opened(inputs),
+      extra,
+      policy,
+      self._costs,
     )
-    inputs = jax.tree.map(jnp.asarray, dict(inputs))
-    return jax.tree.map(np.asarray, self._apply(found, inputs, hparams))
+    cheapest, dearest = min(costs, key=costs.get), max(costs, key=costs.get)
+    check_budget(budget, {cheapest: 1e3 * seconds[0], dearest: 1e3 * seconds[-1]})
+    return float(np.interp(budget.value, 1e3 * seconds, macs))
+
+  def seconds(
+    self,
+    split: Split,
+    batch_size: int,
+    policy: str = 'auto',
+    budget: str | float | None = None,
+    seed: int | None = None,
+  ) -> float:
+    """Measured seconds per example: the full batches of a split, one after another.
+
+    Args:
+      split: its rows are read before the clock starts.
+      batch_size: of every call.
+      policy: as `predict` takes it.
+      budget: as there.
+      seed: as there.
+
+    Raises:
+      ValueError: as `predict`, or the split does not fill one batch.
+    """
+    rows = np.arange(len(split))[: len(split) // batch_size * batch_size]
+    if not rows.size:
+      raise ValueError(f'batch_size={batch_size} is more than {len(split)} examples.')
+    names = input_names(self.stage.model)
+    batches = [
+      jax.device_put(SplitRows(split, part).read(names))
+      for part in rows.reshape(-1, batch_size)
+    ]
+    if budget is not None:
+      budget = self.macs(budget, batches[0], policy, seed)
+
+    def run():
+      for outputs in self.stream(batches, policy, budget, seed):
+        del outputs  # It is on the host already.
+
+    return float(np.median(interleave({'run': run}, rounds=5)['run'])) / len(rows)
+
+  def time(
+    self, batch_size: int, seed: int | None = None, rounds: int = 15
+  ) -> dict[str, Any]:
+    """Milliseconds per example, by path and as the gate would send a batch.
+
+    Inputs are random, since times do not depend on them; the shares of the paths are
+    those of the validation split. See `jdyn.evaluators.latency.time_batch`.
+
+    Raises:
+      ValueError: the model has no paths, or the seed is none of the run's.
+    """
+    self._check_conditional()
+    position, rng = self._position(seed), np.random.default_rng(0)
+    valid = Predictions.load(self._folder / 'predictions_valid.npz')
+
+    def like(x):
+      if np.issubdtype(x.dtype, np.integer):  # Of a sequence: its full length.
+        return np.broadcast_to(x, (batch_size, *x.shape[1:]))
+      return rng.normal(size=(batch_size, *x.shape[1:])).astype(np.float32)
+
+    example = build.example_inputs(self._spec)
+    names = input_names(self.stage.model)
+    return time_batch(
+      self._dispatcher,
+      self._model(seed),
+      jax.device_put(jax.tree.map(like, {name: example[name] for name in names})),
+      self.stage.costs.paths,
+      {path: valid.weights[path][position].mean() for path in self.stage.costs.paths},
+      self.stage.costs.total,
+      rounds,
+    )
+
+  def export(
+    self,
+    batch_size: int = 1,
+    budget: str | float | None = None,
+    seed: int | None = None,
+    platforms: Sequence[str] | None = None,
+  ) -> Exported:
+    """The model as one StableHLO program that needs neither this library nor the run.
+
+    It maps inputs `{modality: [batch_size, ...]}` to `{'logits', 'path'}`, `path`
+    being the number of the chosen path in `stage.model.paths` (left out for a model
+    without a gate). The chosen path alone runs there too: a branch for one example, a
+    ladder of sub-batches for more. Variables are constants of the program.
+
+    `export(...).serialize()` gives bytes for a file; `jax.export.deserialize(bytes)
+    .call(inputs)` runs them.
+
+    Args:
+      batch_size: of every call.
+      budget: as `predict` takes it, in MACs; held within one call.
+      seed: whose variables it gets; the first if None.
+      platforms: 'cpu', 'cuda', 'tpu'; the one at hand if None.
+
+    Raises:
+      ValueError: the budget is out of reach or not in MACs, or the seed is none of the
+        run's.
+    """
+    model, extra = self._model(seed), None
+    if budget is not None:
+      self._check_conditional()
+      budget = parse_budget(budget)
+      if budget.unit != 'macs':
+        raise ValueError(
+          'export: a program runs on machines that were not measured, so its budget '
+          'must be in MACs.'
+        )
+      check_budget(budget, self.stage.costs.paths)
+      extra = self._dial(seed), budget.value
+
+    def run(inputs):
+      if self._dispatcher is None:
+        return {'logits': self._apply(*model, inputs).logits}
+      program = self._dispatcher.program('switch' if batch_size == 1 else 'ladder')
+      chosen, _, logits = program(model, inputs, extra)
+      return {'logits': logits, 'path': chosen}
+
+    example = build.example_inputs(self._spec)
+    specs = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype),
+      {name: example[name] for name in input_names(self.stage.model)},
+    )
+    return export(jax.jit(run), platforms=platforms)(specs)
 
   def dataset(self, root: str = '') -> Dataset:
     """The run's dataset, from `root` or where it was trained from."""
@@ -97,6 +321,7 @@ class TrainedRun:
     level: float = 0.0,
     modalities: tuple[str, ...] = (),
     noise_seed: int = 0,
+    budget: str | float | None = None,
   ) -> Predictions:
     """Predictions of all seeds on a split, corrupted or not.
 
@@ -107,9 +332,11 @@ class TrainedRun:
       level: in the corruption's unit.
       modalities: to corrupt; all if empty.
       noise_seed: of the corruption.
+      budget: MACs per example, as '5M' or 5e6; None leaves the choice to the gate.
 
     Raises:
-      ValueError: unknown split, corruption or modality, or a level out of range.
+      ValueError: unknown split, corruption or modality, a level out of range, or a
+        budget that is out of reach or not in MACs.
     """
     if split not in dataset.splits:
       raise ValueError(f'Unknown split {split!r}; expected {sorted(dataset.splits)}.')
@@ -128,19 +355,65 @@ class TrainedRun:
       parallel=self._parallel,
       device_bytes=build.run(self.config).device_bytes,
     )
-    return from_outputs(outputs, examples, about)
+    costs = self.stage.costs.paths
+    predictions = from_outputs(outputs, examples, about, tuple(costs))
+    if budget is None:
+      return predictions
+    if parse_budget(budget).unit != 'macs':
+      raise ValueError(f'budget={budget!r}: a split is evaluated in MACs; give 5M.')
+    valid = Predictions.load(self._folder / 'predictions_valid.npz')
+    return at_budget(valid, predictions, costs, parse_budget(budget))
 
-  def _check(self, inputs: Mapping[str, Any]) -> None:
-    for name in input_names(self.stage.model):
-      if name not in inputs:
-        raise ValueError(f'inputs lacks the modality {name!r}; got {sorted(inputs)}.')
-      modality = self._spec.modalities[name]
-      array = inputs[name]['steps'] if modality.sequence else inputs[name]
-      if tuple(np.shape(array)[1:]) != tuple(modality.shape):
-        raise ValueError(
-          f'inputs[{name!r}] must be [B, {", ".join(map(str, modality.shape))}], got '
-          f'{list(np.shape(array))}.'
-        )
+  def _model(self, seed: int | None) -> tuple[Any, Any]:
+    """Variables and hparams of one seed, on the device."""
+    position = self._position(seed)
+    if position not in self._models:
+      found = variables.for_seed((self._variables, self._hparams), position)
+      self._models[position] = jax.device_put(found)
+    return self._models[position]
+
+  def _position(self, seed: int | None) -> int:
+    seed = self.seeds[0] if seed is None else seed
+    if seed not in self.seeds:
+      raise ValueError(f'seed={seed} is none of this run; it has {self.seeds}.')
+    return self.seeds.index(seed)
+
+  def _dial(self, seed: int | None) -> Dial:
+    """Thresholds from the validation split, with an empty ledger."""
+    valid = Predictions.load(self._folder / 'predictions_valid.npz')
+    return calibrate(valid.gate_logits[self._position(seed)], self._costs)
+
+  def _opened(self, inputs: Modalities | Reader) -> Modalities | Reader:
+    """Inputs of the right names and shapes; a reader where some are files."""
+    if isinstance(inputs, FileRows | SplitRows):
+      return inputs
+    names = input_names(self.stage.model)
+    if lacking := [name for name in names if name not in inputs]:
+      raise ValueError(
+        f'inputs lacks the modality {lacking[0]!r}; got {sorted(inputs)}.'
+      )
+    rows = FileRows({name: inputs[name] for name in names}, self._spec.modalities)
+    return rows if rows.has_files else rows.read()
+
+  def _check_conditional(self) -> None:
+    """That there is something to choose."""
+    if self._dispatcher is None:
+      raise ValueError(
+        'This model computes everything for every example: it has no paths to choose '
+        'from, or is evaluated with soft weights (gate.evaluate). It takes no budget, '
+        "and no policy but 'dense' (or 'auto', which is that)."
+      )
+
+  def _outputs(self, chosen, shared, logits) -> Outputs:
+    """What the dispatcher returned, as a gated model's outputs."""
+    chosen = np.asarray(chosen)
+    paths = self.stage.model.paths
+    return Outputs(
+      logits=np.asarray(logits),
+      unimodal=jax.tree.map(np.asarray, shared['logits']),
+      weights={path: (chosen == k).astype(np.float32) for k, path in enumerate(paths)},
+      aux={'gate_logits': np.asarray(shared['gate_logits'])},
+    )
 
 
 def load(workdir: str | Path) -> TrainedRun:

@@ -40,3 +40,23 @@ def fixtures_dir() -> Path:
   if not folder.is_dir():
     pytest.skip(f'reference numbers: JDYN_FIXTURES={folder} is not a folder')
   return folder
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+  """Trains a config on the toy data; returns the folder of the run."""
+  # Imported here: most tests do without.
+  from jdyn.training import loop
+  from tests import toys
+
+  # What a report needs is tested with the report; drawing it takes seconds.
+  monkeypatch.setattr(loop, 'write_report', lambda workdir: workdir / 'report.html')
+
+  def run(config, name='run', dataset=None):
+    dataset = dataset or toys.dataset()
+    monkeypatch.setattr(loop, 'load', lambda *args, **options: dataset)
+    workdir = tmp_path / name
+    loop.train(config, workdir)
+    return workdir
+
+  return run

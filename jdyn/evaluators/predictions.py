@@ -40,6 +40,8 @@ class Predictions:
     expert_logits: `[S, N, ..., C]` of each path or expert alone.
     weights: `[S, N]` per path; one-hot for a hard gate.
     about: strings and numbers worth keeping: stage, split, origin, class names, ...
+    gate_logits: `[S, N, K]`; None where no gate chooses among paths.
+    paths: the names of the gate's `K` paths, in its order; else empty.
   """
 
   ids: np.ndarray
@@ -48,6 +50,8 @@ class Predictions:
   expert_logits: Mapping[str, np.ndarray]
   weights: Mapping[str, np.ndarray]
   about: Mapping[str, Any]
+  gate_logits: np.ndarray | None = None
+  paths: tuple[str, ...] = ()
 
   @property
   def num_seeds(self) -> int:
@@ -59,6 +63,8 @@ class Predictions:
     arrays = {'ids': self.ids, 'label': self.label, 'logits': self.logits}
     arrays |= {f'expert_logits/{k}': v for k, v in self.expert_logits.items()}
     arrays |= {f'weights/{k}': v for k, v in self.weights.items()}
+    if self.gate_logits is not None:
+      arrays |= {'gate_logits': self.gate_logits, 'paths': np.array(self.paths)}
     arrays['about'] = np.array(json.dumps(dict(self.about), sort_keys=True))
     partial = path.with_suffix('.partial')
     with open(partial, 'wb') as file:
@@ -76,11 +82,12 @@ class Predictions:
       with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
       about = json.loads(str(arrays.pop('about')))
+      paths = tuple(arrays.pop('paths').tolist()) if 'paths' in arrays else ()
       named = {'expert_logits': {}, 'weights': {}}
       for name in [name for name in arrays if '/' in name]:
         group, key = name.split('/', 1)
         named[group][key] = arrays.pop(name)
-      return cls(**arrays, **named, about=about)
+      return cls(**arrays, **named, about=about, paths=paths)
     except _DAMAGE as error:
       raise DataError(
         f'{path} does not hold predictions ({error}); write it again with '
@@ -88,8 +95,21 @@ class Predictions:
       ) from error
 
 
-def from_outputs(outputs: Outputs, split: Split, about: Mapping[str, Any]):
-  """Predictions from outputs `[S, N, ...]` on all examples of a split."""
+def from_outputs(
+  outputs: Outputs,
+  split: Split,
+  about: Mapping[str, Any],
+  paths: Sequence[str] = (),
+) -> Predictions:
+  """Predictions from outputs `[S, N, ...]` on all examples of a split.
+
+  Args:
+    outputs: of a model.
+    split: whose examples these are.
+    about: see `Predictions`.
+    paths: of a gated model, in the order of its gate's logits. The outputs do not
+      tell: their dicts come sorted out of a compiled program.
+  """
   return Predictions(
     ids=split.ids,
     label=split.label,
@@ -97,7 +117,24 @@ def from_outputs(outputs: Outputs, split: Split, about: Mapping[str, Any]):
     expert_logits=outputs.unimodal,
     weights=outputs.weights,
     about=about,
+    gate_logits=outputs.aux['gate_logits'] if paths else None,
+    paths=tuple(paths),
   )
+
+
+def reroute(predictions: Predictions, chosen: np.ndarray) -> Predictions:
+  """The same examples, each sent along another path.
+
+  Args:
+    predictions: of a model with a gate.
+    chosen: `[S, N]` places in `predictions.paths`.
+  """
+  sent = {path: chosen == k for k, path in enumerate(predictions.paths)}
+  logits = np.empty_like(predictions.logits)
+  for path, here in sent.items():
+    logits[here] = predictions.expert_logits[path][here]
+  weights = {path: here.astype(np.float32) for path, here in sent.items()}
+  return dataclasses.replace(predictions, logits=logits, weights=weights)
 
 
 def score_all(

@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 from absl import logging as absl_logging
@@ -17,6 +19,8 @@ from jdyn.training.loop import train
 from jdyn.training.workdir import WorkdirError
 
 _LOG = logging.getLogger('jdyn')
+
+T = TypeVar('T')
 
 
 def start_logging() -> None:
@@ -42,11 +46,19 @@ _MENDABLE = (CheckpointError, ConfigError, DataError, NonFiniteError, WorkdirErr
 
 def run(config: ConfigDict, workdir: Path, started: float) -> None:
   """Trains; exits with 0 when asked to stop and with 1 on what the user can mend."""
+  report = finish(lambda: train(config, workdir, started))
+  print(f'Report: {report}')
+
+
+def finish(job: Callable[[], T]) -> T:
+  """What a job returns.
+
+  Exits with 0 when it was asked to stop, and with 1 on what the user can mend.
+  """
   try:
-    report = train(config, workdir, started)
+    return job()
   except Preempted as notice:
     _LOG.info('%s', notice)
     sys.exit(0)
   except _MENDABLE as error:
     sys.exit(f'error: {error}')
-  print(f'Report: {report}')

@@ -65,16 +65,34 @@ def _train_tree(stage: build.Stage, train: Split, context: Context) -> Any:
     train: the examples that it may see.
     context: of the run.
   """
+  splits, found = train_experts(stage, train, context)
+  folder = context.folder(stage)
+  if not (folder / 'result.json').exists():
+    train_stage(stage, splits, found, context)
+  num_seeds = len(context.run.seeds)
+  return variables.load_best(folder, stage, context.dataset.spec, num_seeds)
+
+
+def train_experts(
+  stage: build.Stage, train: Split, context: Context
+) -> tuple[dict[str, Split], dict[str, Any]]:
+  """Trains those experts of a stage that are not finished.
+
+  Args:
+    stage: whose experts they are.
+    train: the examples that it and they may see.
+    context: of the run.
+
+  Returns:
+    The splits as the stage itself may see them, and the best variables `[S, ...]` of
+    its experts, by path.
+  """
   own, theirs = _share(train, stage)
   found = {
     path: _train_tree(expert, theirs, context)
     for path, expert in sorted(stage.experts.items())
   }
-  folder = context.folder(stage)
-  if not (folder / 'result.json').exists():
-    train_stage(stage, {**context.dataset.splits, 'train': own}, found, context)
-  num_seeds = len(context.run.seeds)
-  return variables.load_best(folder, stage, context.dataset.spec, num_seeds)
+  return {**context.dataset.splits, 'train': own}, found
 
 
 def _share(train: Split, stage: build.Stage) -> tuple[Split, Split]:

@@ -22,12 +22,7 @@ def predict(
   split: Split,
   variables: Any,
   hparams: Mapping[str, np.ndarray],
-  *,
-  parallel: Parallel,
-  device_bytes: int,
-  keep: Callable[[Outputs], Any] = lambda outputs: dataclasses.replace(
-    outputs, hidden=None
-  ),
+  **options,
 ) -> Any:
   """Outputs `[S, N, ...]` of a stage's whole model.
 
@@ -36,6 +31,29 @@ def predict(
     split: of the dataset.
     variables: with leading axis S.
     hparams: at evaluation, `[S]` each.
+    **options: of `predictor`.
+  """
+  num_seeds = jax.tree.leaves(variables)[0].shape[0]
+  return predictor(stage, split, num_seeds, **options)(variables, hparams)
+
+
+def predictor(
+  stage: Stage,
+  split: Split,
+  num_seeds: int,
+  *,
+  parallel: Parallel,
+  device_bytes: int,
+  keep: Callable[[Outputs], Any] = lambda outputs: dataclasses.replace(
+    outputs, hidden=None
+  ),
+) -> Callable[[Any, Mapping[str, np.ndarray]], Any]:
+  """`(variables, hparams) -> outputs`, compiled once for many of both.
+
+  Args:
+    stage: whose model it is.
+    split: of the dataset.
+    num_seeds: S.
     parallel: how the batch lies on the devices.
     device_bytes: a split larger than this is fed from the host.
     keep: what of the outputs is wanted; hidden states are large and left out.
@@ -44,14 +62,14 @@ def predict(
     stage.model,
     split.only(input_names(stage.model)),
     parallel,
-    jax.tree.leaves(variables)[0].shape[0],
+    num_seeds,
     task=stage.task,
     terms={},
     batch_size=stage.batch_size,
     device_bytes=device_bytes,
     keep=keep,
   )
-  return evaluator(variables, hparams, {})[1]
+  return lambda variables, hparams: evaluator(variables, hparams, {})[1]
 
 
 def read_hparams(folder: Path) -> dict[str, np.ndarray]:

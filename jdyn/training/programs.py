@@ -1,7 +1,10 @@
 """The compiled programs of one stage: start, train for some steps, evaluate.
 
-Every program works on all seeds at once: leading axes are `[S, ...]`. With one
-seed the axis is dropped inside, so that a single run pays nothing for it.
+Every program works on all seeds, and in a sweep on all variants of a stage, at
+once: leading axes are `[M, ...]` with one member per seed and variant, `M = S * V`
+and variant `v` of seed `s` at `s * V + v`. Examples belong to a seed, so all its
+variants share one copy of them. Where there is one seed or one variant, that axis
+is dropped inside, so that a single run pays nothing for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +26,42 @@ from jdyn.training.state import TrainState, init_state
 from jdyn.training.step import eval_step, train_step
 from jdyn.typing import Outputs
 
+MEMBERS = 'members'
+"""Says of an argument that its leading axis is that of the members."""
 
-def over_seeds(fn: Callable, in_axes: Sequence[Any], num_seeds: int) -> Callable:
+
+def over_members(
+  fn: Callable, in_axes: Sequence[Any], num_seeds: int, num_variants: int
+) -> Callable:
+  """`fn` of one member -> the function of all.
+
+  Args:
+    fn: its results get a leading axis of members.
+    in_axes: per argument `MEMBERS`, or for what the variants of a seed share, the
+      axis of its seeds as for `jax.vmap`.
+    num_seeds: S.
+    num_variants: V.
+  """
+  own = [axis == MEMBERS for axis in in_axes]
+  by_seed = [0 if axis == MEMBERS else axis for axis in in_axes]
+  if num_variants == 1:
+    return _over_seeds(fn, by_seed, num_seeds)
+  each = jax.vmap(fn, in_axes=tuple(0 if mine else None for mine in own))
+  every = _over_seeds(each, by_seed, num_seeds)
+
+  def members(*args):
+    args = [
+      jax.tree.map(lambda x: x.reshape(num_seeds, num_variants, *x.shape[1:]), arg)
+      if mine
+      else arg
+      for arg, mine in zip(args, own, strict=True)
+    ]
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), every(*args))
+
+  return members
+
+
+def _over_seeds(fn: Callable, in_axes: Sequence[Any], num_seeds: int) -> Callable:
   """`fn` of one seed -> the function of all; `in_axes` as for `jax.vmap`."""
   if num_seeds > 1:
     return jax.vmap(fn, in_axes=tuple(in_axes))
@@ -54,8 +91,9 @@ class TrainPrograms:
   """What trains one stage.
 
   Attributes:
-    start: `(seeds [S]) -> TrainState` with leading axis S.
-    call: `(state, data, xs) -> (state, metrics [S, steps])`.
+    schedules: of the stage.
+    start: `(seeds [S]) -> TrainState` with leading axis M.
+    call: `(state, data, xs) -> (state, metrics [M, steps])`.
   """
 
   def __init__(
@@ -95,31 +133,48 @@ class TrainPrograms:
       hparams=hparams_at(self.schedules, jnp.zeros((), jnp.int32)),
       num_examples=len(split),
     )
+    every = partial(over_members, num_seeds=num_seeds, num_variants=stage.num_variants)
+    variants = np.tile(np.arange(stage.num_variants, dtype=np.int32), num_seeds)
+    starts = every(lambda seed, variant: start(seed, variant=variant), (0, MEMBERS))
     self.start: Callable[[jax.Array], TrainState] = jax.jit(
-      over_seeds(start, (0,), num_seeds)
+      lambda seeds: starts(seeds, jnp.asarray(variants))
     )
     step = partial(
       train_step,
       model=stage.trained,
       tx=tx,
       terms=stage.terms,
-      schedules=self.schedules,
       axis_name=parallel.axis_name,
       dtype=stage.dtype,
     )
 
     def steps(state, data, xs):
+      schedules = of_variant(self.schedules, state.variant, stage.num_variants)
       return jax.lax.scan(
-        lambda s, x: step(s, feed.fetch(data, x)), state, xs, unroll=unroll
+        lambda s, x: step(s, feed.fetch(data, x), schedules=schedules),
+        state,
+        xs,
+        unroll=unroll,
       )
 
     data_axes = {'inputs': _seed_axes(split, 1), 'label': None} if feed.data else None
     self.call = parallel.wrap(
-      over_seeds(steps, (0, data_axes, 0), num_seeds),
+      every(steps, (MEMBERS, data_axes, 0)),
       in_axes=(replicated, replicated, BATCH_AXIS),
       out_axes=(replicated, replicated),
       donate=(0,),
     )
+
+
+def of_variant(
+  schedules: Mapping[str, Callable], variant: jax.Array, num_variants: int
+) -> Mapping[str, Callable]:
+  """The schedules of one variant of a stage that has so many."""
+  if num_variants == 1:
+    return schedules
+  return {
+    name: partial(schedule, variant=variant) for name, schedule in schedules.items()
+  }
 
 
 def hparams_at(schedules: Mapping[str, Callable], step: jax.Array) -> Mapping[str, Any]:
@@ -128,7 +183,7 @@ def hparams_at(schedules: Mapping[str, Callable], step: jax.Array) -> Mapping[st
 
 
 class Evaluator:
-  """Runs a model over a whole split, for all seeds."""
+  """Runs a model over a whole split, for all members."""
 
   def __init__(
     self,
@@ -142,6 +197,7 @@ class Evaluator:
     batch_size: int,
     device_bytes: int,
     keep: Callable[[Outputs], Any] | None = None,
+    num_variants: int = 1,
   ):
     """Places the split and compiles nothing yet.
 
@@ -155,6 +211,7 @@ class Evaluator:
       batch_size: examples per step.
       device_bytes: a split larger than this is fed from the host.
       keep: also return this of the outputs of every example.
+      num_variants: V.
     """
     self._split, self._keep = split, keep
     self._batches = eval_rows(len(split), batch_size)
@@ -182,7 +239,12 @@ class Evaluator:
       return jax.tree.map(lambda x: x.sum(0), sums), outputs
 
     self._run = parallel.wrap(
-      over_seeds(run, (0, 0, 0, data_axes, x_axes), num_seeds),
+      over_members(
+        run,
+        (MEMBERS, MEMBERS, MEMBERS, data_axes, x_axes),
+        num_seeds,
+        num_variants,
+      ),
       in_axes=(replicated, replicated, replicated, replicated, 1),
       out_axes=(replicated, 2),
     )
@@ -191,12 +253,12 @@ class Evaluator:
     """Runs the split.
 
     Args:
-      variables: of the model, `[S, ...]`.
-      hparams: at evaluation, `[S]`.
-      memory: of the loss terms, `[S, ...]`.
+      variables: of the model, `[M, ...]`.
+      hparams: at evaluation, `[M]`.
+      memory: of the loss terms, `[M, ...]`.
 
     Returns:
-      Sums `[S, ...]` (see `eval_step`), and what `keep` gave, `[S, N, ...]`, or
+      Sums `[M, ...]` (see `eval_step`), and what `keep` gave, `[M, N, ...]`, or
       None, as NumPy arrays.
     """
     rows, mask = self._batches
@@ -215,7 +277,7 @@ class Evaluator:
     return jax.tree.map(np.asarray, sums), self._trim(outputs)
 
   def _trim(self, parts: Sequence[Any]) -> Any:
-    """Joins `[S, batches, B, ...]` parts into `[S, N, ...]`, padding dropped."""
+    """Joins `[M, batches, B, ...]` parts into `[M, N, ...]`, padding dropped."""
     if self._keep is None:
       return None
 

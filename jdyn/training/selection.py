@@ -1,7 +1,8 @@
 """Keeps the best epoch of each seed, and says when a seed has stopped.
 
 Seeds that train together stop on their own: a stopped seed's best is no longer
-replaced, so that its result is that of a run by itself.
+replaced, so that its result is that of a run by itself. In a sweep that holds of
+every member, one per seed and variant.
 """
 
 import dataclasses

@@ -1,10 +1,16 @@
-"""Trains one stage: from a checkpoint or from nothing, to its result file."""
+"""Trains one stage: from a checkpoint or from nothing, to its result file.
+
+In a sweep the stage comes in variants that differ in their schedules alone. They
+train in one program, with one member per seed and variant (see `programs`), and each
+leaves what it would have left by itself.
+"""
 
 import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,24 +21,22 @@ from jdyn import build
 from jdyn.data.dataset import Split
 from jdyn.data.order import chain_hash, split_steps, train_rows
 from jdyn.data.pipeline import assemble
-from jdyn.evaluators.predictions import from_outputs, score_all
 from jdyn.models.precomputed import hidden_key, logits_key
 from jdyn.training import selection, variables
 from jdyn.training.checkpoint import Checkpoints
 from jdyn.training.context import Context, Preempted
 from jdyn.training.feed import make_feed
-from jdyn.training.guard import diagnose
-from jdyn.training.logging import MetricLog, Progress, write_json
+from jdyn.training.guard import NonFiniteError, diagnose
+from jdyn.training.logging import Progress
 from jdyn.training.predict import predict, read_hparams
-from jdyn.training.programs import Evaluator, TrainPrograms, hparams_at
+from jdyn.training.programs import Evaluator, TrainPrograms, hparams_at, of_variant
+from jdyn.training.result import write_results
 from jdyn.training.state import TrainState
 from jdyn.training.step import weight_key
+from jdyn.training.variant_logs import VariantLogs
 from jdyn.typing import Outputs
 
 _LOG = logging.getLogger(__name__)
-
-# Share of validation examples below which a path counts as dead.
-_COLLAPSE = 0.01
 
 
 def train_stage(
@@ -53,17 +57,38 @@ def train_stage(
     NonFiniteError: a loss or gradient was not finite.
     Preempted: SIGTERM came; the state is saved.
   """
-  folder = context.folder(stage)
-  folder.mkdir(parents=True, exist_ok=True)
+  checkpoints = context.folder(stage) / 'checkpoints'
+  train_variants([stage], splits, experts, [context], checkpoints)
+
+
+def train_variants(
+  stages: Sequence[build.Stage],
+  splits: Mapping[str, Split],
+  experts: Mapping[str, Any],
+  contexts: Sequence[Context],
+  checkpoints: Path,
+) -> None:
+  """Trains variants of a stage in one program, and writes the result of each.
+
+  Args:
+    stages: the variants; `build.merge` says in what they may differ.
+    splits: `train` is what the stage may see of it.
+    experts: variables `[S, ...]` of its experts, by path.
+    contexts: of the variants, which differ in config and folder alone.
+    checkpoints: folder of those of all variants together.
+
+  Raises:
+    NonFiniteError: a loss or gradient was not finite.
+    Preempted: SIGTERM came; the state is saved.
+  """
+  stage, context = stages[0], contexts[0]
   read = dict(splits)
   if stage.frozen:
     read = _add_expert_outputs(stage, read, experts, context)
   read = {name: split.only(stage.inputs) for name, split in read.items()}
-  trainer = _Trainer(stage, read, experts, folder, context)
+  trainer = _Trainer(build.merge(stages), read, experts, contexts, checkpoints)
   best, hparams = trainer.train()
-  whole = variables.join(best.variables, experts if stage.frozen else {})
-  variables.save_best(folder, int(np.max(best.epoch)), whole)
-  _write_result(stage, splits, whole, best, hparams, context)
+  write_results(stages, splits, experts, best, hparams, contexts)
 
 
 def _add_expert_outputs(
@@ -112,9 +137,10 @@ def _predict(stage, split, found, hparams, context: Context, **options) -> Any:
 class _Trainer:
   """The training of one stage: what it holds between epochs."""
 
-  def __init__(self, stage, splits, experts, folder, context):
-    self._stage, self._context, self._folder = stage, context, folder
-    run = context.run
+  def __init__(self, stage, splits, experts, contexts, checkpoints):
+    self._stage, self._contexts, self._context = stage, contexts, contexts[0]
+    self._checkpoints = checkpoints
+    run = self._context.run
     self._train = splits['train']
     self._steps_per_epoch = -(-len(self._train) // stage.batch_size)
     self._feed = make_feed(
@@ -129,7 +155,7 @@ class _Trainer:
       stage,
       self._train,
       self._feed,
-      context.parallel,
+      self._context.parallel,
       len(run.seeds),
       self._steps_per_epoch,
       run.unroll,
@@ -137,12 +163,13 @@ class _Trainer:
     self._validate = Evaluator(
       stage.trained,
       splits['valid'],
-      context.parallel,
+      self._context.parallel,
       len(run.seeds),
       task=stage.task,
       terms=stage.terms,
       batch_size=stage.batch_size,
       device_bytes=run.device_bytes,
+      num_variants=stage.num_variants,
     )
     self._update_best = jax.jit(
       partial(selection.update, maximize=stage.maximize, patience=stage.patience),
@@ -150,21 +177,16 @@ class _Trainer:
     )
     self._start_experts = {} if stage.frozen else experts
     self._saved_at = time.monotonic()
-    self._warned: set[str] = set()
 
   def train(self) -> tuple[selection.Best, Mapping[str, np.ndarray]]:
-    """Trains to the end; the best epoch of each seed, and its `hparams`."""
-    with Checkpoints(self._folder / 'checkpoints') as checkpoints:
+    """Trains to the end; the best epoch of each member, and its `hparams`."""
+    with Checkpoints(self._checkpoints) as checkpoints:
       state, best, chain = self._begin(checkpoints)
       step = int(state.step[0])
-      log = MetricLog(self._folder, step)
+      logs = VariantLogs(self._stage, self._contexts, step)
       total = self._stage.epochs * self._steps_per_epoch
-      progress = Progress(
-        self._stage.name,
-        total,
-        step,
-        self._stage.batch_size * len(self._context.run.seeds),
-      )
+      examples = self._stage.batch_size * self._num_members
+      progress = Progress(self._title, total, step, examples)
       data = self._context.parallel.put(self._feed.data)
       calls = self._calls(step)
       for (start, steps), xs in zip(calls, self._feed.calls(calls), strict=True):
@@ -174,14 +196,15 @@ class _Trainer:
         step = start + steps
         self._check_finite(state)
         chain = chain_hash(chain, self._rows(start, steps))
-        log.write(self._train_record(step, metrics, chain))
+        stopped = np.asarray(best.stopped)
+        logs.write(self._train_records(step, metrics, chain), stopped)
         text = f'step {step}/{total}  loss {metrics["loss"].mean():.4f}'
         epoch_done = step % self._steps_per_epoch == 0
         if epoch_done:
           epoch = step // self._steps_per_epoch
-          record, score = self._evaluate(state, epoch, step)
+          records, score = self._evaluate(state, epoch, step)
           best = self._update_best(best, state.variables, score, jnp.asarray(epoch))
-          log.write(record)
+          logs.write(records, stopped)
           text += f'  {self._stage.select} {score.mean():.4f}'
         progress.show(step, text, epoch_done=epoch_done)
         done = step == total or bool(np.all(best.stopped))
@@ -189,7 +212,7 @@ class _Trainer:
         if done:
           break
       progress.close()
-      log.close()
+      logs.close()
     best = jax.tree.map(np.asarray, best)
     return best, self._hparams(best.epoch * self._steps_per_epoch)
 
@@ -198,15 +221,17 @@ class _Trainer:
     seeds = jnp.asarray(self._context.run.seeds, jnp.uint32)
     state = self._programs.start(seeds)
     if self._start_experts:
-      found = variables.join(state.variables, self._start_experts)
+      repeat = partial(np.repeat, repeats=self._stage.num_variants, axis=0)
+      experts = jax.tree.map(repeat, self._start_experts)
+      found = variables.join(state.variables, experts)
       params = found.pop('params')
       state = dataclasses.replace(state, params=params, collections=found)
-    best = selection.start(state.variables, len(seeds), self._stage.maximize)
+    best = selection.start(state.variables, self._num_members, self._stage.maximize)
     chain = ''
     if restored := checkpoints.restore({'state': state, 'best': best}):
       items, meta = restored
       state, best, chain = items['state'], items['best'], meta['batch_hash']
-      _LOG.info('Stage %s goes on from step %d.', self._stage.name, meta['step'])
+      _LOG.info('Stage %s goes on from step %d.', self._title, meta['step'])
     return self._context.parallel.put(state), best, chain
 
   def _calls(self, step: int) -> list[tuple[int, int]]:
@@ -224,14 +249,31 @@ class _Trainer:
     seeds = self._context.run.seeds
     return np.stack([train_rows(seed, size, batch, start, steps) for seed in seeds])
 
+  @property
+  def _num_members(self) -> int:
+    return len(self._context.run.seeds) * self._stage.num_variants
+
+  @property
+  def _title(self) -> str:
+    variants, seeds = self._stage.num_variants, len(self._context.run.seeds)
+    name = self._stage.name
+    return name if variants == 1 else f'{name}: {variants} variants x {seeds} seeds'
+
   def _hparams(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """What varies by step as it is at evaluation, for the step `[S]` of each seed."""
-    values = jax.vmap(partial(hparams_at, self._programs.schedules))(jnp.asarray(steps))
+    """What varies by step as it is at evaluation, for the step `[M]` of each member."""
+    num_variants = self._stage.num_variants
+
+    def values_at(step, variant):
+      schedules = of_variant(self._programs.schedules, variant, num_variants)
+      return hparams_at(schedules, step)
+
+    variants = np.arange(len(steps)) % num_variants
+    values = jax.vmap(values_at)(jnp.asarray(steps), jnp.asarray(variants))
     return jax.tree.map(np.asarray, self._stage.eval_hparams(values))
 
-  def _train_record(self, step: int, metrics, chain: str) -> dict[str, Any]:
-    """One line of the log for a call: means over its steps, one value per seed."""
-    means = {name: value.mean(axis=1).tolist() for name, value in metrics.items()}
+  def _train_records(self, step: int, metrics, chain: str) -> dict[str, Any]:
+    """The lines of the log for a call: means over its steps, one value per member."""
+    means = {name: value.mean(axis=1) for name, value in metrics.items()}
     epoch = step / self._steps_per_epoch
     return {
       'split': 'train',
@@ -242,39 +284,24 @@ class _Trainer:
     }
 
   def _evaluate(self, state: TrainState, epoch: int, step: int):
-    """The validation line of an epoch, and the score `[S]` that selects."""
-    stage, seeds = self._stage, self._context.run.seeds
-    hparams = self._hparams(np.full(len(seeds), step))
+    """The validation lines of an epoch, and the score `[M]` that selects."""
+    stage, size = self._stage, self._num_members
+    hparams = self._hparams(np.full(size, step))
     sums, _ = self._validate(state.variables, hparams, state.memory)
     rows = []
-    for s in range(len(seeds)):
-      one = jax.tree.map(lambda x, s=s: x[s], sums)
+    for m in range(size):
+      one = jax.tree.map(lambda x, m=m: x[m], sums)
       row = stage.task.scores(one['task'])
       row['objective'] = sum(
-        float(hparams[weight_key(name)][s]) * float(mean.compute())
+        float(hparams[weight_key(name)][m]) * float(mean.compute())
         for name, mean in one['terms'].items()
       )
       for path, total in one['usage'].items():
         row[f'usage/{path}'] = float(total / one['count'])
       rows.append(row)
-    record = {name: [row[name] for row in rows] for name in rows[0]}
-    self._warn_of_collapse(record)
-    score = np.asarray(record[stage.select], np.float32)
+    record = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    score = record[stage.select].astype(np.float32)
     return {'split': 'valid', 'step': step, 'epoch': epoch, **record}, score
-
-  def _warn_of_collapse(self, record: Mapping[str, Any]) -> None:
-    paths = self._stage.costs.paths
-    shares = {path: float(np.mean(record[f'usage/{path}'])) for path in paths}
-    dead = {path for path, share in shares.items() if share < _COLLAPSE}
-    if new := sorted(dead - self._warned):
-      _LOG.warning(
-        'Stage %s: the gate hardly ever chooses %s (mean shares %s). If that is not '
-        'wanted, change loss.budget, set loss.balance or use holdout.',
-        self._stage.name,
-        new,
-        {path: round(share, 3) for path, share in shares.items()},
-      )
-      self._warned |= dead
 
   def _save_if_due(self, checkpoints, state, best, chain, step, done) -> None:
     """Saves by the clock and when asked to end.
@@ -296,61 +323,21 @@ class _Trainer:
       )
 
   def _check_finite(self, state: TrainState) -> None:
-    """Raises NonFiniteError if a seed has halted."""
+    """Raises NonFiniteError if a member has halted."""
     halted = np.asarray(state.halted)
     if not halted.any():
       return
-    seed = int(np.argmax(halted))
-    one = variables.for_seed(state, seed)
+    member = int(np.argmax(halted))
+    seed, variant = divmod(member, self._stage.num_variants)
+    one = variables.for_seed(state, member)
     rows = self._rows(int(one.step), 1)[seed, 0]
     batch = assemble(self._train.for_seed(seed), rows)
+    context = self._contexts[variant]
     # Built anew for one device: outside the compiled program no axis is bound.
-    single = build.stage(self._context.config, self._context.dataset.spec)
-    raise diagnose(
-      build.find_stage(single, self._stage.name),
-      one,
-      batch,
-      self._programs.schedules,
-      self._train.ids,
-    )
-
-
-def _write_result(
-  stage: build.Stage,
-  splits: Mapping[str, Split],
-  whole: Any,
-  best: selection.Best,
-  hparams: Mapping[str, np.ndarray],
-  context: Context,
-) -> None:
-  """Predicts validation and test, scores them, and writes the stage's result."""
-  folder, costs = context.folder(stage), stage.costs
-  scores = {}
-  for name in ('valid', 'test'):
-    outputs = _predict(stage, splits[name], whole, hparams, context)
-    predictions = from_outputs(
-      outputs, splits[name], about={'stage': stage.name, 'split': name}
-    )
-    predictions.save(folder / f'predictions_{name}.npz')
-    scores[name] = score_all(predictions, stage.task, costs.paths, costs.total)
-  result = {
-    'stage': stage.name,
-    'task': type(stage.task).__name__.lower(),
-    'origin': context.dataset.origin,
-    'seeds': list(context.run.seeds),
-    'select': stage.select,
-    'best_epoch': best.epoch.tolist(),
-    'hparams': {key: value.tolist() for key, value in hparams.items()},
-    'parameters': costs.parameters,
-    'macs': {'total': costs.total, 'paths': dict(costs.paths)},
-    'splits': scores,
-  }
-  write_json(folder / 'result.json', result)
-  score = scores['test']['interval'][stage.task.main_score]
-  _LOG.info(
-    'Stage %s: test %s %.4f, %.3g M MACs per example.',
-    stage.name,
-    stage.task.main_score,
-    score['mean'],
-    np.mean(scores['test']['macs']) / 1e6,
-  )
+    main = build.stage(context.config, context.dataset.spec)
+    single = build.find_stage(main, self._stage.name)
+    schedules = single.make_schedules(self._steps_per_epoch)
+    error = diagnose(single, one, batch, schedules, self._train.ids)
+    if self._stage.num_variants > 1:
+      error = NonFiniteError(f'{context.workdir.name}: {error}')
+    raise error

@@ -15,11 +15,12 @@ from jdyn.losses.term import LossTerm
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """State of one seed; training holds one with a leading axis of seeds.
+  """State of one member; training holds one with a leading axis of members.
 
   Attributes:
     step: updates done.
     seed: all randomness is folded from it and the step.
+    variant: of the stage, whose schedules it follows; 0 in an ordinary run.
     params: of the model.
     collections: the model's other variables, for instance `batch_stats`.
     opt_state: the optimiser's.
@@ -30,6 +31,7 @@ class TrainState:
 
   step: jax.Array
   seed: jax.Array
+  variant: jax.Array
   params: Any
   collections: Any
   opt_state: Any
@@ -51,6 +53,7 @@ def init_state(
   terms: Mapping[str, LossTerm],
   hparams: Mapping[str, jax.Array],
   num_examples: int,
+  variant: jax.Array | int = 0,
 ) -> TrainState:
   """The state before step 0.
 
@@ -62,6 +65,7 @@ def init_state(
     terms: loss terms by name.
     hparams: values at step 0.
     num_examples: size of the training split, for loss memories.
+    variant: scalar, of the stage.
   """
   # Evaluation mode: initial values do not depend on it, and no axis need be bound.
   variables = dict(
@@ -71,6 +75,7 @@ def init_state(
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     seed=seed,
+    variant=jnp.asarray(variant, jnp.int32),
     params=params,
     collections=variables,
     opt_state=tx.init(params),

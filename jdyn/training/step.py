@@ -81,7 +81,7 @@ def train_step(
   """One update.
 
   Args:
-    state: of one seed.
+    state: of one member.
     batch: this device's rows.
     model: any of `MODELS`.
     tx: the optimiser.
@@ -115,6 +115,7 @@ def train_step(
   updated = TrainState(
     step=state.step + 1,
     seed=state.seed,
+    variant=state.variant,
     params=optax.apply_updates(state.params, updates),
     collections=cast(dict(collections), jnp.float32),
     opt_state=opt_state,

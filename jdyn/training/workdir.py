@@ -18,6 +18,10 @@ from jdyn.training.logging import write_json
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
+SWEEP = 'sweep.json'
+"""What a folder of a sweep holds and that of a run does not."""
+
+
 class WorkdirError(RuntimeError):
   """A folder that this run must not write to."""
 
@@ -90,18 +94,10 @@ def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None
       },
     },
   }
-  for name, value in (('config.json', config), ('data.json', data)):
-    value = json.loads(json.dumps(value))
-    path = workdir / name
-    if not path.exists():
-      write_json(path, value)
-      continue
-    before = json.loads(path.read_text())
-    if changed := _differences(before, value):
-      raise WorkdirError(
-        f'{path} is of another run; it differs in {", ".join(changed[:5])}. Give '
-        'another --workdir, or the same config and data to continue that run.'
-      )
+  if (workdir / SWEEP).exists():
+    raise WorkdirError(f'{workdir} holds a sweep; give another --workdir.')
+  _claim(workdir / 'config.json', config)
+  _claim(workdir / 'data.json', data)
   devices = jax.devices()
   environment = {
     'command': shlex.join(sys.argv),
@@ -111,6 +107,31 @@ def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None
     'versions': {name: importlib.metadata.version(name) for name in _PACKAGES},
   }
   write_json(workdir / 'environment.json', environment)
+
+
+def describe_sweep(workdir: Path, what: Mapping[str, Any]) -> None:
+  """Writes what is swept, or checks that it is what was swept before.
+
+  Raises:
+    WorkdirError: the folder holds a run, or another sweep.
+  """
+  if (workdir / 'config.json').exists():
+    raise WorkdirError(f'{workdir} holds a run and no sweep; give another --workdir.')
+  _claim(workdir / SWEEP, what)
+
+
+def _claim(path: Path, value: Any) -> None:
+  """Writes a JSON file, or checks that it holds the same already."""
+  value = json.loads(json.dumps(value))
+  if not path.exists():
+    write_json(path, value)
+    return
+  before = json.loads(path.read_text())
+  if changed := _differences(before, value):
+    raise WorkdirError(
+      f'{path} is of another run; it differs in {", ".join(changed[:5])}. Give '
+      'another --workdir, or the same config and data to continue that run.'
+    )
 
 
 def _differences(before: Any, after: Any, key: str = '') -> list[str]:

@@ -4,9 +4,6 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from jdyn.training import loop
-from tests import toys
-
 _SETTINGS = {
   'jax_disable_most_optimizations': True,
   'jax_persistent_cache_min_compile_time_secs': 0.1,
@@ -17,7 +14,8 @@ _SETTINGS = {
 # Per module: a package's fixture would live on into the tests of other folders.
 @pytest.fixture(autouse=True, scope='module')
 def _compile_fast(tmp_path_factory):
-  folder = jax.config.jax_compilation_cache_dir or tmp_path_factory.getbasetemp() / 'xla'
+  temporary = tmp_path_factory.getbasetemp() / 'xla'
+  folder = jax.config.jax_compilation_cache_dir or temporary
   settings = {**_SETTINGS, 'jax_compilation_cache_dir': str(folder)}
   before = {name: jax.config.values[name] for name in settings}
   _set(settings)
@@ -29,19 +27,3 @@ def _set(values):
   for name, value in values.items():
     jax.config.update(name, value)
   compilation_cache.reset_cache()
-
-
-@pytest.fixture
-def train(tmp_path, monkeypatch):
-  """Trains a config on the toy data; returns the folder of the run."""
-  # What a report needs is tested with the report; drawing it takes seconds.
-  monkeypatch.setattr(loop, 'write_report', lambda workdir: workdir / 'report.html')
-
-  def run(config, name='run', dataset=None):
-    dataset = dataset or toys.dataset()
-    monkeypatch.setattr(loop, 'load', lambda *args, **options: dataset)
-    workdir = tmp_path / name
-    loop.train(config, workdir)
-    return workdir
-
-  return run

@@ -1,0 +1,122 @@
+"""How long a gated model takes, measured on this machine."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.timing import interleave
+
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def time_mixes(
+  dispatcher: Dispatcher,
+  variables: Any,
+  inputs: Any,
+  extra: Any,
+  policy: str,
+  costs: np.ndarray,
+  rounds: int = 15,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Time by cost: of a batch of which a growing share takes the dearest path.
+
+  The rest takes the cheapest one.
+
+  Args:
+    dispatcher: from `conditional`.
+    variables: its first argument.
+    inputs: a batch.
+    extra: its third argument.
+    policy: of the dispatcher.
+    costs: `[K]` MACs of the paths.
+    rounds: turns of each share; the median counts.
+
+  Returns:
+    Mean MACs per example, and seconds per example that never fall with them, both
+    `[G]`.
+  """
+  size = _size(inputs)
+  share = np.array(sorted({round(share * size) for share in _SHARES})) / size
+  low, high = int(np.argmin(costs)), int(np.argmax(costs))
+  calls = {}
+  for part in share:
+    shares = np.zeros(len(costs))
+    shares[low] += 1 - part
+    shares[high] += part
+    forced = _forced(shares, size)
+    calls[part] = partial(dispatcher, variables, inputs, extra, policy, forced)
+  times = interleave(calls, rounds)
+  seconds = np.array([np.median(times[part]) / size for part in share])
+  macs = costs[low] + share * (costs[high] - costs[low])
+  return macs, np.maximum.accumulate(seconds)
+
+
+def time_batch(
+  dispatcher: Dispatcher,
+  variables: Any,
+  inputs: Any,
+  costs: Mapping[str, int],
+  shares: Mapping[str, float],
+  dense_macs: int,
+  rounds: int = 15,
+) -> dict[str, Any]:
+  """What a batch takes: all computed, along each path, and as the gate would send it.
+
+  Args:
+    dispatcher: from `conditional`.
+    variables: its first argument.
+    inputs: a batch of `B` examples.
+    costs: MACs of each path, in the order of the gate.
+    shares: of the examples that the gate sends along each path. A batch is made of
+      them as exactly as it can be; for one example it is their mean.
+    dense_macs: of computing everything.
+    rounds: turns of each; the median counts.
+
+  Returns:
+    `size`; the `policy` that `auto` picked; milliseconds per example: `dense`, by
+    path in `paths`, and `gated`; `gated_macs`; and `realised`, the share of the
+    ceiling: (dense time / gated time) / (dense MACs / gated MACs).
+  """
+  size, macs = _size(inputs), np.array(list(costs.values()), np.float64)
+  mix = np.array([shares[path] for path in costs])
+  pure = {path: np.eye(len(costs))[k] for k, path in enumerate(costs)}
+  policy = dispatcher.measure(variables, inputs, None).policy
+
+  def call(how, shares):
+    return partial(dispatcher, variables, inputs, None, how, _forced(shares, size))
+
+  calls = {('path', path): call(policy, one) for path, one in pure.items()}
+  calls['dense'] = call('dense', mix)
+  if size > 1:
+    calls['gated'] = call(policy, mix)
+    mix = np.bincount(_forced(mix, size), minlength=len(costs)) / size
+  times = {
+    name: 1e3 * float(np.median(seconds)) / size
+    for name, seconds in interleave(calls, rounds).items()
+  }
+  paths = {path: times['path', path] for path in costs}
+  gated = times.get('gated', float(mix @ np.array(list(paths.values()))))
+  return {
+    'size': size,
+    'policy': policy,
+    'dense': times['dense'],
+    'paths': paths,
+    'gated': gated,
+    'gated_macs': float(mix @ macs),
+    'realised': times['dense'] / gated / (dense_macs / float(mix @ macs)),
+  }
+
+
+def _forced(shares: np.ndarray, size: int) -> np.ndarray:
+  """Paths `i32[size]` in these shares, as near as `size` allows."""
+  ends = np.round(np.cumsum(shares) / np.sum(shares) * size).astype(int)
+  return np.searchsorted(ends, np.arange(size), side='right').astype(np.int32)
+
+
+def _size(inputs: Any) -> int:
+  size = getattr(inputs, 'size', None)
+  return len(jax.tree.leaves(inputs)[0]) if size is None else size

@@ -1,0 +1,86 @@
+"""What a trained stage leaves: its best variables, predictions and scores."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdyn import build
+from jdyn.data.dataset import Split
+from jdyn.evaluators.predictions import from_outputs, score_all
+from jdyn.training import selection, variables
+from jdyn.training.context import Context
+from jdyn.training.logging import write_json
+from jdyn.training.predict import predictor
+
+_LOG = logging.getLogger(__name__)
+
+_SPLITS = ('valid', 'test')
+
+
+def write_results(
+  stages: Sequence[build.Stage],
+  splits: Mapping[str, Split],
+  experts: Mapping[str, Any],
+  best: selection.Best,
+  hparams: Mapping[str, np.ndarray],
+  contexts: Sequence[Context],
+) -> None:
+  """Writes the results of the variants of a stage, each into its own folder.
+
+  Args:
+    stages: the variants, whose models are the same.
+    splits: whole ones, with everything that a model reads.
+    experts: variables `[S, ...]` of the stage's experts, by path.
+    best: epoch of each member, `[M, ...]`.
+    hparams: of each member at that epoch, `[M]`.
+    contexts: of the variants.
+  """
+  first, run = stages[0], contexts[0].run
+  predict = {
+    name: predictor(
+      first,
+      splits[name],
+      len(run.seeds),
+      parallel=contexts[0].parallel,
+      device_bytes=run.device_bytes,
+    )
+    for name in _SPLITS
+  }
+  for v, (stage, context) in enumerate(zip(stages, contexts, strict=True)):
+    own, values = jax.tree.map(lambda x, v=v: x[v :: len(stages)], (best, hparams))
+    whole = variables.join(own.variables, experts if stage.frozen else {})
+    folder = context.folder(stage)
+    variables.save_best(folder, int(np.max(own.epoch)), whole)
+    scores = {}
+    for name in _SPLITS:
+      outputs = predict[name](whole, values)
+      about = {'stage': stage.name, 'split': name}
+      paths = tuple(stage.costs.paths)
+      predictions = from_outputs(outputs, splits[name], about, paths)
+      predictions.save(folder / f'predictions_{name}.npz')
+      scores[name] = score_all(
+        predictions, stage.task, stage.costs.paths, stage.costs.total
+      )
+    result = {
+      'stage': stage.name,
+      'task': type(stage.task).__name__.lower(),
+      'origin': context.dataset.origin,
+      'seeds': list(run.seeds),
+      'select': stage.select,
+      'best_epoch': own.epoch.tolist(),
+      'hparams': {key: value.tolist() for key, value in values.items()},
+      'parameters': stage.costs.parameters,
+      'macs': {'total': stage.costs.total, 'paths': dict(stage.costs.paths)},
+      'splits': scores,
+    }
+    write_json(folder / 'result.json', result)
+    _LOG.info(
+      '%s: test %s %.4f, %.3g M MACs per example.',
+      f'Stage {stage.name}' if len(stages) == 1 else context.workdir.name,
+      stage.task.main_score,
+      scores['test']['interval'][stage.task.main_score]['mean'],
+      np.mean(scores['test']['macs']) / 1e6,
+    )

@@ -1,0 +1,169 @@
+"""Sweeps: seeds and whatever varies by step in one program, the rest in turn.
+
+Variants of a config whose main stages differ only in what comes in through `hparams`
+(`build.program_key`) form a group, and a group is one compiled program. Groups follow
+one after another. Experts that come out the same for several variants are trained
+once. Each variant leaves the folder of a run that was trained by itself.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jdyn import build
+from jdyn.data.dataset import DataError, Dataset
+from jdyn.data.load import load
+from jdyn.evaluators.sweep_table import SweepTable, write_table
+from jdyn.training import grid
+from jdyn.training.context import Context, FirstStep, StopFlag
+from jdyn.training.loop import train_experts
+from jdyn.training.parallel import Parallel
+from jdyn.training.stage import train_variants
+from jdyn.training.workdir import Lock, describe, describe_sweep
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+  """A variant that is ready to be trained."""
+
+  variant: grid.Variant
+  stage: build.Stage
+  context: Context
+
+  def finished(self, stage: str = build.MAIN) -> bool:
+    return (self.context.workdir / 'stages' / stage / 'result.json').exists()
+
+
+def sweep(
+  config: ConfigDict,
+  axes: grid.Axes,
+  workdir: Path,
+  started: float | None = None,
+  *,
+  together: int = 0,
+) -> SweepTable:
+  """Trains all variants that are not finished, and writes the table of results.
+
+  Args:
+    config: a locked run config (`configs/base.py`).
+    axes: the values that keys of it take; every combination is a variant.
+    workdir: of the sweep; the same command continues what it holds.
+    started: `time.time()` at the start of the process.
+    together: at most so many variants in one program; 0 means no limit.
+
+  Raises:
+    ConfigError: a variant cannot run; nothing was trained.
+    DataError: the data is not what its format promises.
+    WorkdirError: the folder is in use, or holds a run or another sweep.
+    NonFiniteError: a loss or gradient was not finite.
+    Preempted: SIGTERM came; the state is saved.
+  """
+  variants = grid.variants(config, axes)
+  with contextlib.ExitStack() as stack:
+    stack.callback(Lock(workdir).release)
+    # A list keeps the order of the keys, which is that of the variants.
+    swept = [[key, list(values)] for key, values in axes.items()]
+    what = {'config': config.to_dict(), 'swept': swept, 'together': together}
+    describe_sweep(workdir, what)
+    stop = StopFlag()
+    stack.callback(stop.restore)
+    planned = _plan(variants, workdir, stop, FirstStep(started or time.time()))
+    groups = list(_groups(planned, together))
+    _LOG.info('%d variants in %d programs.', len(planned), len(groups))
+    for group in groups:
+      _train_group(group, planned)
+  return write_table(workdir, {variant.name: variant.settings for variant in variants})
+
+
+def _plan(
+  variants: Sequence[grid.Variant], workdir: Path, stop: StopFlag, first: FirstStep
+) -> list[_Planned]:
+  """Loads and builds everything, so that what cannot run fails before training."""
+  datasets: dict[str, Dataset] = {}
+  ways: dict[str, Parallel] = {}
+  planned = []
+  for variant in variants:
+    config = variant.config
+    try:
+      run, source = build.run(config), build.source(config)
+      data = json.dumps(config.data.to_dict(), sort_keys=True)
+      if data not in datasets:
+        datasets[data] = load(source, run.root, cache=workdir / 'stand_in')
+      if run.parallel not in ways:
+        ways[run.parallel] = Parallel(run.parallel)
+      dataset, parallel = datasets[data], ways[run.parallel]
+      stage = build.stage(config, dataset.spec, parallel.axis_name)
+      for each in build.all_stages(stage):
+        parallel.check(each.batch_size)
+        each.make_schedules(1)
+        each.make_optimizer(1)
+    except DataError:
+      raise
+    except ValueError as error:
+      raise build.ConfigError(f'{variant.name}: {error}') from error
+    folder = workdir / variant.name
+    context = Context(config, run, dataset, parallel, folder, stop, first)
+    planned.append(_Planned(variant, stage, context))
+  return planned
+
+
+def _groups(planned: Sequence[_Planned], together: int) -> Iterator[list[_Planned]]:
+  """The variants by program, in the order of their first ones."""
+  found: dict[str, list[_Planned]] = {}
+  for one in planned:
+    found.setdefault(build.program_key(one.context.config), []).append(one)
+  for group in found.values():
+    size = together or len(group)
+    yield from (group[k : k + size] for k in range(0, len(group), size))
+
+
+def _train_group(group: Sequence[_Planned], everyone: Sequence[_Planned]) -> None:
+  """Trains the variants of one program, unless all are finished."""
+  with contextlib.ExitStack() as locks:
+    for one in group:
+      locks.callback(Lock(one.context.workdir).release)
+      describe(one.context.workdir, one.context.config.to_dict(), one.context.dataset)
+    if all(one.finished() for one in group):
+      return
+    first = group[0]
+    _copy_experts(first, everyone)
+    train = first.context.dataset.splits['train']
+    splits, experts = train_experts(first.stage, train, first.context)
+    for other in group[1:]:
+      _copy_experts(other, [first])
+    stages, contexts = ([one.stage for one in group], [one.context for one in group])
+    program = first.context.workdir.parent / 'programs' / first.variant.name
+    train_variants(stages, splits, experts, contexts, program / 'checkpoints')
+
+
+def _copy_experts(one: _Planned, others: Sequence[_Planned]) -> None:
+  """Copies the experts that a variant lacks and that another one has finished."""
+  for path, expert in one.stage.experts.items():
+    if one.finished(path):
+      continue
+    key = build.expert_key(one.context.config, path)
+    for other in others:
+      same = path in other.stage.experts
+      same = same and build.expert_key(other.context.config, path) == key
+      if same and other.finished(path):
+        for stage in build.all_stages(expert):  # The expert itself comes last.
+          _copy(other.context.folder(stage), one.context.folder(stage))
+        break
+
+
+def _copy(source: Path, target: Path) -> None:
+  """Copies a folder; it is there as a whole or not at all."""
+  draft = target.with_name(f'.{target.name}.partial')
+  shutil.rmtree(draft, ignore_errors=True)
+  shutil.rmtree(target, ignore_errors=True)  # Of a stage that was not finished.
+  shutil.copytree(source, draft)
+  draft.rename(target)
