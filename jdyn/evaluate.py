@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   add('--corruption', default='', help='gaussian, mask, missing or salt_pepper')
   add('--level', type=float, default=0.0, help='of the corruption, in its unit')
   add('--modalities', default='', help='comma-separated, to corrupt; all if empty')
+  add('--budget', default='', help='MACs per example for the gate to keep to, as 5M')
   add('--noise-seed', type=int, default=0, help='of the corruption (%(default)s)')
   options = parser.parse_args(arguments)
   # Imports wait until here, so that --help is quick.
@@ -48,18 +49,23 @@ def _evaluate(options: argparse.Namespace) -> None:
     level=options.level,
     modalities=tuple(filter(None, options.modalities.split(','))),
     noise_seed=options.noise_seed,
+    budget=options.budget or None,
   )
   costs = run.stage.costs
   scores = score_all(predictions, run.stage.task, costs.paths, costs.total)
   name = f'{options.stage}_{options.split}'
   if options.corruption:
     name += f'_{options.corruption}_{options.level:g}'
+  if options.budget:
+    name += f'_budget_{options.budget.replace(" ", "")}'
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
   write_json(folder / f'{name}.json', {'about': dict(predictions.about), **scores})
   predictions.save(folder / f'{name}.npz')
   _write_records(folder / f'{name}.csv', predictions, run)
   print(_table(scores, predictions.about, costs))
+  if options.budget:
+    print(_delivered(predictions.about['budget_macs'], scores['macs']))
   print(f'Written: {folder / name}.{{json,npz,csv}}')
 
 
@@ -118,6 +124,16 @@ def _table(scores, about, costs) -> str:
     mean = sum(macs) / len(macs)
     lines.append(f'{label:12}{mean:12,.0f}' + ''.join(f'{cell:>22}' for cell in cells))
   return '\n'.join(lines)
+
+
+def _delivered(asked: float, macs: Sequence[float]) -> str:
+  """How close every seed came to the budget."""
+  mean = sum(macs) / len(macs)
+  ends = [f'{100 * (end / asked - 1):+.2f} %' for end in (min(macs), max(macs))]
+  return (
+    f'MACs per example: asked {asked:,.0f}, delivered {mean:,.0f} '
+    f'({ends[0] if len(macs) == 1 else f"{ends[0]} to {ends[1]} by seed"})'
+  )
 
 
 if __name__ == '__main__':

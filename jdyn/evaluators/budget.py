@@ -139,9 +139,10 @@ def calibrate(gate_logits: jax.Array, costs: jax.Array) -> Dial:
     costs: `[K]`, positive, in any unit.
   """
   logits = jnp.asarray(gate_logits, jnp.float32)
-  costs = jnp.asarray(costs, jnp.float32) / jnp.max(costs)
-  targets = jnp.linspace(costs.min(), costs.max(), POINTS)
+  costs = jnp.asarray(costs, jnp.float32)
   enter, leave = jax.vmap(_chosen_between, in_axes=(0, None))(logits, costs)
+  costs = costs / costs.max()
+  targets = jnp.linspace(costs.min(), costs.max(), POINTS)
   enter, leave = jnp.sort(enter, axis=0).T, jnp.sort(leave, axis=0).T
   # The mean cost changes at these prices alone.
   prices = jnp.sort(leave, axis=None)
@@ -166,9 +167,10 @@ def _chosen_between(logits: jax.Array, costs: jax.Array) -> tuple[jax.Array, jax
   A path is chosen once it has overtaken all dearer ones, and until a cheaper one
   overtakes it. Both are infinite for a path that never is.
   """
+  # Of relative costs, XLA's fused multiply-add may leave a gap between equal ones.
   gap = costs[:, None] - costs[None]
   lead = logits[:, None] - logits[None]
-  tie = lead / jnp.where(gap == 0, 1.0, gap)
+  tie = costs.max() * lead / jnp.where(gap == 0, 1.0, gap)
   enter = jnp.max(tie, axis=1, initial=-jnp.inf, where=gap < 0)
   leave = jnp.min(tie, axis=1, initial=jnp.inf, where=gap > 0)
   first = jnp.tri(len(costs), k=-1, dtype=bool)  # [k, j]: j comes before k.
@@ -190,7 +192,8 @@ def spend(
     dial: from `calibrate`, or the one that the batch before has returned.
     gate_logits: `[B, K]`.
     costs: `[K]`, those that the dial was calibrated with.
-    budget: per example, in the unit of `costs`.
+    budget: per example, in the unit of `costs`; beyond the cheapest or the dearest
+      path it is taken for that path's cost.
 
   Returns:
     The path `i32[B]` of each example, and the dial for the next batch.
@@ -216,8 +219,11 @@ def spend_blindly(
 
 def _relative(costs, budget) -> tuple[jax.Array, jax.Array]:
   """Costs and budget as shares of the dearest path's cost."""
-  costs = jnp.asarray(costs, jnp.float32)
-  return costs / costs.max(), jnp.asarray(budget, jnp.float32) / costs.max()
+  costs, budget = jnp.asarray(costs, jnp.float32), jnp.asarray(budget, jnp.float32)
+  shares = costs / costs.max()
+  # An end must be met exactly: a rounding error per example would add up.
+  share = jnp.where(budget <= costs.min(), shares.min(), budget / costs.max())
+  return shares, jnp.where(budget >= costs.max(), shares.max(), share)
 
 
 def _choose(dial: Dial, logits: jax.Array, costs: jax.Array, budget: jax.Array):

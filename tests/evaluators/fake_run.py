@@ -27,6 +27,7 @@ class FakeRun:
   epochs: int = 4
   sent_to_dear: float = 0.4
   paths: tuple[str, str] = ('cheap', 'dear')
+  gate_logits: bool = True
 
   @property
   def outputs(self) -> int:
@@ -66,7 +67,12 @@ class FakeRun:
       path: (truth + noise * rng.normal(size=shape)).astype(np.float32)
       for path, noise in zip(self.paths, (1.6, 0.9), strict=True)
     }
-    dear = rng.random(shape[:2]) < self.sent_to_dear
+    # The gate's output order is not the order of costs, nor that of names.
+    gate_paths = self.paths[::-1]
+    margin = np.quantile(rng.normal(size=1000), 1 - self.sent_to_dear)
+    gate_logits = rng.normal(size=(*shape[:2], 2)).astype(np.float32) / np.sqrt(2)
+    gate_logits[..., 1] += margin
+    dear = gate_logits[..., 0] > gate_logits[..., 1]
     shares = ((~dear).astype(np.float32), dear.astype(np.float32))
     weights = dict(zip(self.paths, shares, strict=True))
     ids = np.array([f'id{n}' for n in range(self.examples)])
@@ -78,6 +84,8 @@ class FakeRun:
     if not self.gated:
       return {'main': alone[self.paths[1]]}
     main = Predictions(ids, label, mixed, logits, weights, {'stage': 'main'})
+    if self.gate_logits:
+      main = dataclasses.replace(main, gate_logits=gate_logits, paths=gate_paths)
     return {**alone, 'main': main}
 
   def _labels(self, rng) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from jdyn.evaluators.predictions import (
   Predictions,
   executed_macs,
   from_outputs,
+  reroute,
   score_all,
 )
 from jdyn.tasks import Multiclass, Multilabel
@@ -40,6 +41,8 @@ def predictions():
     expert_logits=logits,
     weights=weights,
     about={'stage': 'main', 'n': 3},
+    gate_logits=rng.normal(size=(SEEDS, SIZE, 2)).astype(np.float32),
+    paths=('dear/both', 'cheap'),
   )
 
 
@@ -50,6 +53,8 @@ def test_file_gives_back_what_was_saved(predictions, tmp_path):
   np.testing.assert_array_equal(loaded.ids, predictions.ids)
   np.testing.assert_array_equal(loaded.label, predictions.label)
   np.testing.assert_array_equal(loaded.logits, predictions.logits)
+  np.testing.assert_array_equal(loaded.gate_logits, predictions.gate_logits)
+  assert loaded.paths == predictions.paths
   for name in ('expert_logits', 'weights'):
     got, want = getattr(loaded, name), getattr(predictions, name)
     assert set(got) == set(want)
@@ -58,6 +63,14 @@ def test_file_gives_back_what_was_saved(predictions, tmp_path):
   assert loaded.about == predictions.about
   assert loaded.num_seeds == SEEDS
   assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_file_without_a_gate_has_no_gate_logits(predictions, tmp_path):
+  path = tmp_path / 'predictions_test.npz'
+  dataclasses.replace(predictions, gate_logits=None, paths=()).save(path)
+  loaded = Predictions.load(path)
+  assert loaded.gate_logits is None
+  assert loaded.paths == ()
 
 
 def _resave(path, **changes):
@@ -189,7 +202,25 @@ def test_multilabel_scores_match_scikit_learn(predictions):
 def test_from_outputs_takes_names_and_labels_from_the_split(predictions):
   split = Split(inputs={}, label=predictions.label, ids=predictions.ids)
   outputs = Outputs(
-    predictions.logits, predictions.expert_logits, predictions.weights, aux={}
+    predictions.logits,
+    predictions.expert_logits,
+    predictions.weights,
+    aux={'gate_logits': predictions.gate_logits},
   )
-  got = from_outputs(outputs, split, about={'split': 'test'})
-  assert got == dataclasses.replace(predictions, about={'split': 'test'})
+  about = {'split': 'test'}
+  got = from_outputs(outputs, split, about, predictions.paths)
+  assert got == dataclasses.replace(predictions, about=about)
+  static = dataclasses.replace(outputs, aux={})
+  assert from_outputs(static, split, about).gate_logits is None
+
+
+def test_rerouted_examples_have_the_outputs_of_their_path(predictions):
+  chosen = np.zeros((SEEDS, SIZE), np.int32)
+  chosen[1, 3] = 1
+  got = reroute(predictions, chosen)
+  want = predictions.expert_logits['dear/both'].copy()
+  want[1, 3] = predictions.expert_logits['cheap'][1, 3]
+  np.testing.assert_array_equal(got.logits, want)
+  macs = executed_macs(got, PATHS, TOTAL)
+  assert macs[1, 3] == PATHS['cheap']
+  assert macs.sum() == PATHS['dear/both'] * (SEEDS * SIZE - 1) + PATHS['cheap']

@@ -15,7 +15,8 @@ from sklearn import metrics
 
 from jdyn import report as command
 from jdyn.data.dataset import DataError
-from jdyn.evaluators.report import scores, write_report
+from jdyn.evaluators.budget import calibrate, spend, spend_blindly
+from jdyn.evaluators.report import curve, scores, write_report
 from jdyn.evaluators.report.run import read_run
 from jdyn.tasks import Multiclass, Multilabel, Regression
 
@@ -305,6 +306,65 @@ def test_random_routing_is_what_a_coin_reaches(made):
   assert f'difference {100 * want[0]:+.2f} [{100 * want[1]:.2f}' in Page(text).text
 
 
+def test_curve_is_calibrated_on_validation_and_scored_on_test(made):
+  folder, predictions, text = made('gated')
+  valid, test = predictions['main']['valid'], predictions['main']['test']
+  costs = GATE_MACS + np.array([DEAR, CHEAP])  # In the order of the gate's outputs.
+  points = curve.points(read_run(folder).main, Multiclass(num_outputs=3))
+  asked = np.linspace(GATE_MACS + CHEAP, GATE_MACS + DEAR, 15)
+  assert [point.budget for point in points] == pytest.approx(asked)
+  table = Page(text).table('budget')
+  assert len(table) == 15
+  for k in (0, 5, 14):
+    budget, point = asked[k], points[k]
+    accuracy, macs, blind = [], [], []
+    for seed in range(3):
+      dial = calibrate(valid.gate_logits[seed], costs)
+      logits = test.gate_logits[seed]
+      chosen = np.asarray(spend(dial, logits, costs, budget)[0])
+      experts = [test.expert_logits[path][seed] for path in ('dear', 'cheap')]
+      found = np.stack(experts)[chosen, np.arange(40)].argmax(-1)
+      accuracy.append(metrics.accuracy_score(test.label, found))
+      macs.append(costs[chosen].mean())
+      blind.append(costs[spend_blindly(dial, logits, costs, budget)].mean())
+    assert point.delivered == pytest.approx(np.mean(macs))
+    assert point.deviations == pytest.approx(np.array(macs) / budget - 1, abs=1e-9)
+    alone = np.array(blind) / budget - 1
+    assert point.blind_deviations == pytest.approx(alone, abs=1e-9)
+    row = table[f'{budget / 1000:.3g} k']
+    want = t_interval(100 * np.array(accuracy))
+    assert numbers(row['accuracy (%)']) == pytest.approx(want, abs=0.006)
+    assert row['delivered'] == f'{np.mean(macs) / 1000:.3g} k'
+    for column, shares in (('off by', point.deviations), ('without ledger', alone)):
+      want = [100 * np.mean(shares), 100 * max(shares, key=abs)]
+      assert numbers(row[column]) == pytest.approx(want, abs=0.006)
+
+
+def test_ends_of_the_curve_are_the_static_paths(made):
+  folder, _, _ = made('gated')
+  run = read_run(folder)
+  first, *_, last = curve.points(run.main, run.task)
+  paths = run.main.scores['test']['paths']
+  assert first.score.mean == pytest.approx(np.mean(paths['cheap']['accuracy']))
+  assert last.score.mean == pytest.approx(np.mean(paths['dear']['accuracy']))
+  assert (*first.deviations, *last.deviations) == pytest.approx([0] * 6)
+
+
+@pytest.mark.parametrize('name', ['gated', 'one_seed', 'regression'])
+def test_curve_is_drawn(made, name):
+  page = Page(made(name)[2])
+  assert 'gated model at a budget' in page.plot_text
+  assert len(page.table('budget')) == 15
+
+
+def test_no_curve_without_gate_logits(tmp_path):
+  dataclasses.replace(RUNS['gated'], gate_logits=False).write(tmp_path)
+  page = Page(write_report(tmp_path).read_text())
+  assert 'random routing' in page.plot_text
+  assert 'at a budget' not in page.text
+  assert not any(table[0][0] == 'budget' for table in page.tables)
+
+
 def test_gate_usage_by_class(made):
   folder, predictions, _ = made('gated')
   stage, test = read_run(folder).main, predictions['main']['test']
@@ -422,7 +482,7 @@ def test_experts_are_ordered_by_cost(tmp_path):
 
 
 def test_fusion_of_experts_without_paths(tmp_path):
-  RUNS['gated'].write(tmp_path)
+  dataclasses.replace(RUNS['gated'], gate_logits=False).write(tmp_path)
   path = tmp_path / 'stages/main/result.json'
   result = json.loads(path.read_text())
   result['macs']['paths'] = {}
@@ -459,6 +519,13 @@ def _fewer_examples(path):
   with np.load(path) as file:
     arrays = {name: file[name] for name in file.files}
   arrays['logits'] = arrays['logits'][:, :-1]
+  np.savez(path, **arrays)
+
+
+def _fewer_paths(path):
+  with np.load(path) as file:
+    arrays = {name: file[name] for name in file.files}
+  arrays['paths'] = arrays['paths'][:1]
   np.savez(path, **arrays)
 
 
@@ -524,6 +591,11 @@ DAMAGES = {
     'stages/main/predictions_test.npz',
     _fewer_examples,
     r'\[3, 39, 3\] where the run has',
+  ),
+  'other gate': (
+    'stages/main/predictions_valid.npz',
+    _fewer_paths,
+    r"gate logits \[3, 40, 2\] of \('dear',\)",
   ),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jdyn.evaluators.report import plots, scores
+from jdyn.evaluators.report import curve, plots, scores
 from jdyn.evaluators.report.run import Run, Stage
 from jdyn.tasks import Multiclass, Multilabel, Regression
 
@@ -192,6 +192,7 @@ class _Page:
     costs = [cost for cost, _ in points.values()]
     means = [estimate.mean for _, estimate in points.values()]
     hull = scores.random_routing(costs, means, maximize)
+    dial = curve.points(self._main, task)
     figure = self._figure(
       f'Test {score_label(name)} against cost',
       plots.score_by_cost(
@@ -199,10 +200,11 @@ class _Page:
         points,
         ([costs[k] for k in hull], [means[k] for k in hull]),
         (scores.estimate(gated.macs), score(gated)),
+        [(at.delivered, at.score.times(factor)) for at in dial],
       ),
-      'Bars are 95 % intervals, of the kind that the table has. Random routing sends '
-      'each example to a path by lot, at no cost; a gate is worth having where it '
-      f'lies {"above" if maximize else "below"} that line'
+      'Bars and band are 95 % intervals, of the kind that the table has. Random '
+      'routing sends each example to a path by lot, at no cost; a gate is worth having '
+      f'where it lies {"above" if maximize else "below"} that line'
       + (', which is an approximation for F1.' if 'f1' in name else '.'),
       size=(5.2, 3.8),
     )
@@ -219,8 +221,44 @@ class _Page:
       else 'One seed: no interval.'
     )
     return _section(
-      'Accuracy against cost', figure, f'<p>{verdict}. <small>{how}</small></p>'
+      'Accuracy against cost',
+      figure,
+      f'<p>{verdict}. <small>{how}</small></p>',
+      self._dial(dial),
     )
+
+  def _dial(self, points: Sequence[curve.Point]) -> str:
+    """What each budget bought, and how well it was kept."""
+    if not points:
+      return ''
+    name = self._run.task.main_score
+    rows = [
+      (
+        [
+          _count(at.budget),
+          _cell(at.score, name),
+          _count(at.delivered),
+          self._deviation(at.deviations),
+          self._deviation(at.blind_deviations),
+        ],
+        False,
+      )
+      for at in points
+    ]
+    header = ['budget', score_label(name), 'delivered', 'off by', 'without ledger']
+    return (
+      '<p>The gated model at a budget, in MACs per example. Prices of the paths come '
+      'from the validation split; a ledger of what earlier examples cost corrects them '
+      'on test. Beside it, by how much the prices alone would be off.</p>'
+      + _table(header, rows)
+    )
+
+  def _deviation(self, shares: Sequence[float]) -> str:
+    """Mean over seeds and worst seed, in percent of what was asked."""
+    mean = f'{100 * np.mean(shares):+.2f} %'
+    if not self._several:
+      return mean
+    return f'{mean}<small>worst seed {100 * max(shares, key=abs):+.2f} %</small>'
 
   def _gate(self) -> str:
     """Who goes where: by epoch, and by class."""

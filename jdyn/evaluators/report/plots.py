@@ -218,6 +218,7 @@ def score_by_cost(
   static: Mapping[str, tuple[float, Estimate]],
   hull: tuple[Sequence[float], Sequence[float]],
   gated: tuple[Estimate, Estimate],
+  dial: Sequence[tuple[float, Estimate]] = (),
 ) -> Painter:
   """Score against MACs per example.
 
@@ -225,7 +226,8 @@ def score_by_cost(
     label: of the score, with its unit.
     static: cost and score of each static model.
     hull: costs and scores between which random routing moves.
-    gated: cost and score of the gated model.
+    gated: cost and score of the gated model as it was trained.
+    dial: cost and score of the gated model at growing budgets.
   """
 
   def paint(axes: Axes) -> None:
@@ -243,6 +245,12 @@ def score_by_cost(
       _colors(len(static)), static.items(), strict=True
     ):
       _point(axes, Estimate(cost), score, 'o', color, f'{name} alone')
+    if dial:
+      x, y = [cost for cost, _ in dial], [score for _, score in dial]
+      axes.plot(x, [at.mean for at in y], color=_MODEL, label='gated model at a budget')
+      if all(at.low is not None for at in y):
+        ends = [at.low for at in y], [at.high for at in y]
+        axes.fill_between(x, *ends, color=_MODEL, alpha=0.2, linewidth=0)
     _point(axes, *gated, 'D', _MODEL, 'gated model')
     axes.xaxis.set_major_formatter(EngFormatter(sep=''))
     axes.margins(x=0.12, y=0.2)

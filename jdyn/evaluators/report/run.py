@@ -186,6 +186,14 @@ def _check_belongs(stage: Stage, run: Run) -> None:
         f'{list(want)}',
       )
     _require(len(predictions.label) == want[1], path, 'labels of other examples')
+    if predictions.gate_logits is not None:
+      same = sorted(predictions.paths) == sorted(stage.path_macs)
+      shape = (*want[:2], len(stage.path_macs))
+      _require(
+        same and predictions.gate_logits.shape == shape,
+        path,
+        f'gate logits {list(predictions.gate_logits.shape)} of {predictions.paths}',
+      )
     for name in stage.path_macs:
       known = name in predictions.weights and name in predictions.expert_logits
       _require(known, path, f'nothing for path {name!r}')

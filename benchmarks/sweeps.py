@@ -1,0 +1,109 @@
+"""One program for a grid of seeds and budget weights, against one run after another.
+
+  python -m benchmarks.sweeps [--config mosei_dyn] [--seeds 10] [--epochs 2] [--json FILE]
+
+A gate is trained on finished experts for every seed and every of five weights of the
+budget term: as one compiled program, as one program per weight (its seeds together),
+and as single runs. The experts are trained before, outside of the clock; everything
+else counts, as from the command line in one process: loading, compiling (there is no
+compilation cache), training, prediction, writing. Data are the stand-in, whose size
+is printed; the more steps there are, the less compiling counts.
+"""
+
+import argparse
+import importlib
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from benchmarks.rows import device, row, write_rows
+from jdyn.training import cli, grid
+from jdyn.training.sweep import sweep
+
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
+
+
+def settings(name: str, epochs: int, num_seeds: int):
+  """The config with short stages."""
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.epochs, config.num_seeds = epochs, num_seeds
+  config.patience = -1
+  for path in config.experts:
+    config.experts[path].epochs = 1
+  return config.lock()
+
+
+def timed(config, axes, experts: Path, workdir: Path, together: int) -> float:
+  """Seconds of a sweep whose first variant of each seed finds its experts."""
+  done = set()
+  for variant in grid.variants(config, axes):
+    if (seed := variant.config.seed) in done:
+      continue
+    done.add(seed)
+    source = experts / f'{seed}_{variant.config.num_seeds}' / 'stages'
+    for path in config.experts:
+      target = workdir / variant.name / 'stages' / path
+      shutil.copytree(source / path, target)
+  jax.clear_caches()
+  start = time.perf_counter()
+  sweep(config, axes, workdir, together=together)
+  return time.perf_counter() - start
+
+
+def train_experts(config, folder: Path) -> None:
+  """One gate and its experts, of which the experts are kept."""
+  axes = {'loss.budget': (WEIGHTS[0],)}
+  name = f'{config.seed}_{config.num_seeds}'
+  sweep(config, axes, folder / f'sweep_{name}')
+  (variant,) = grid.variants(config, axes)
+  (folder / f'sweep_{name}' / variant.name).rename(folder / name)
+
+
+def main() -> None:
+  """Prints the three wall times."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--config', default='mosei_dyn')
+  parser.add_argument('--seeds', type=int, default=10)
+  parser.add_argument('--epochs', type=int, default=2)
+  parser.add_argument('--json', type=Path)
+  options = parser.parse_args()
+  cli.start_logging()
+  many = settings(options.config, options.epochs, options.seeds)
+  one = settings(options.config, options.epochs, 1)
+  weights = {'loss.budget': WEIGHTS}
+  with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    train_experts(many, folder)
+    for seed in range(options.seeds):
+      config = one.copy_and_resolve_references()
+      config.seed = seed
+      train_experts(config, folder)
+    singles = {'seed': tuple(range(options.seeds)), **weights}
+    seconds = {
+      'one program': timed(many, weights, folder, folder / 'a', 0),
+      'one program per weight': timed(many, weights, folder, folder / 'b', 1),
+      'one run after another': timed(one, singles, folder, folder / 'c', 1),
+    }
+  slowest = seconds['one run after another']
+  rows = [
+    row(
+      f'{options.config}/{options.seeds} seeds x {len(WEIGHTS)} weights/{how}',
+      value,
+      's',
+      baseline=slowest,
+      ratio=slowest / value,
+    )
+    for how, value in seconds.items()
+  ]
+  print(f'{device()}; {options.config}, {options.epochs} epochs')
+  for found in rows:
+    print(f'{found["name"]:60} {found["value"]:8.1f} s  {found["ratio"]:.1f}x')
+  if options.json:
+    write_rows(options.json, rows)
+
+
+if __name__ == '__main__':
+  main()
