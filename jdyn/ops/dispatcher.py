@@ -65,6 +65,14 @@ class Measured:
   slowdown: Mapping[str, float]
 
 
+def input_shape(inputs: Inputs | Reader) -> tuple:
+  """What a measurement holds for: structure, shapes and dtypes, or a reader's size."""
+  if not isinstance(inputs, Mapping):
+    return (inputs.size,)
+  leaves, structure = jax.tree.flatten(dict(inputs))
+  return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
 class Dispatcher:
   """Runs a route, and each path only on the examples that were routed to it.
 
@@ -143,7 +151,7 @@ class Dispatcher:
     if policy == 'auto' and not isinstance(inputs, Mapping):
       policy = 'buckets'
     if policy == 'auto':
-      found = self.measured.get(_shape(inputs))
+      found = self.measured.get(input_shape(inputs))
       policy = (found or self.measure(variables, inputs, extra)).policy
     source = _Source(inputs)
     if forced is None:
@@ -220,7 +228,7 @@ class Dispatcher:
     fit = [p for p in candidates if slowdown[p] <= 1 + _TOLERANCE]
     best = min(fit, key=lambda p: sum(seconds[p].values()))
     found = Measured(best, seconds, slowdown)
-    self.measured[_shape(inputs)] = found
+    self.measured[input_shape(inputs)] = found
     return found
 
   def _routed(self, variables, inputs, extra, forced):
@@ -357,8 +365,3 @@ def _pick(inputs: Inputs, names: Sequence[str] | None) -> dict[str, PyTree]:
 
 def _on_device(tree: PyTree) -> bool:
   return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree))
-
-
-def _shape(inputs: Inputs) -> tuple:
-  leaves, structure = jax.tree.flatten(dict(inputs))
-  return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
