@@ -10,7 +10,8 @@ on the validation split. Accuracy on test, mean and 95 % t-interval over seeds; 
 what sending examples to the two ends by lot would reach at the same cost, and `gain`
 the difference, seed by seed.
 
-Time is of the first seed: the test split in batches of 128 and one by one, everything
+Time is of the first seed: the test split in batches of 128 (or as one batch, where it
+is smaller) and one by one, everything
 included from arrays on the device to NumPy outputs. All budgets and the dense model
 take turns in every round, and medians count.
 """
@@ -95,7 +96,8 @@ def _accuracy(logits: np.ndarray, predictions: Predictions) -> np.ndarray:
 def times(run: TrainedRun, budgets: list[float], size: int) -> dict[str, float]:
   """Median milliseconds per example of the dense model and at each budget."""
   test = run.dataset().splits['test']
-  count = min(len(test), BATCHES[size]) // size * size
+  most, size = min(len(test), BATCHES[size]), min(len(test), size)
+  count = most // size * size
   names = input_names(run.stage.model)
   batches = [
     jax.device_put(SplitRows(test, rows).read(names))
