@@ -1,15 +1,20 @@
-"""`python -m jdyn.evaluate --workdir W`: scores of a finished run on any split.
+"""`python -m jdyn.evaluate --workdir W`: a finished run on any split, or by the clock.
 
 Prints the scores of the model, of each path alone and of their average, with 95 %
 intervals over seeds, and writes scores (JSON), predictions (.npz) and one record per
-example and seed (CSV) to W/evaluations.
+example and seed (CSV) to W/evaluations. With --budget, --batch-size or --policy it
+also says what an example costs. --time measures batches of the main model instead,
+writes W/latency.json and adds it to W/report.html.
 """
 
 import argparse
-import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+BATCH_SIZE = 128
+"""Examples per batch where times are measured and no other size is given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,34 +28,70 @@ def main(arguments: Sequence[str] | None = None) -> None:
   add('--corruption', default='', help='gaussian, mask, missing or salt_pepper')
   add('--level', type=float, default=0.0, help='of the corruption, in its unit')
   add('--modalities', default='', help='comma-separated, to corrupt; all if empty')
-  add('--budget', default='', help='MACs per example for the gate to keep to, as 5M')
   add('--noise-seed', type=int, default=0, help='of the corruption (%(default)s)')
+  add('--budget', default='', help='per example, for the gate to keep to: 5M or 0.3ms')
+  add(
+    '--batch-size',
+    type=_size,
+    help=f'of the batches that are timed ({BATCH_SIZE}, or the split if that is less)',
+  )
+  add('--policy', help='that runs them: auto, dense, switch, ladder, buckets (auto)')
+  add('--time', type=_sizes, help='comma-separated batch sizes, as 1,32,128; no scores')
   options = parser.parse_args(arguments)
+  if options.time and (besides := _besides(parser, options)):
+    parser.error(f'--time measures random inputs; leave out {", ".join(besides)}.')
   # Imports wait until here, so that --help is quick.
   from jdyn.training.checkpoint import CheckpointError
   from jdyn.training.workdir import WorkdirError
 
   try:
-    _evaluate(options)
+    command = _time if options.time else _evaluate
+    command(options)
   except (ValueError, CheckpointError, WorkdirError) as error:
     parser.exit(1, f'error: {error}\n')
 
 
+def _size(text: str) -> int:
+  if not text.isdecimal() or not int(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is no number of examples')
+  return int(text)
+
+
+def _sizes(text: str) -> list[int]:
+  return [_size(part.strip()) for part in text.split(',')]
+
+
+def _besides(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+  """Options that were given though --time has no use for them."""
+  return [
+    f'--{name.replace("_", "-")}'
+    for name, value in vars(options).items()
+    if name not in ('workdir', 'time') and value != parser.get_default(name)
+  ]
+
+
 def _evaluate(options: argparse.Namespace) -> None:
+  from jdyn.evaluators.budget import parse_budget
   from jdyn.evaluators.predictions import score_all
+  from jdyn.evaluators.records import write_records
+  from jdyn.evaluators.tables import as_text, score_table
   from jdyn.inference import TrainedRun
   from jdyn.training.logging import write_json
 
+  in_ms = options.budget and parse_budget(options.budget).unit == 'ms'
   run = TrainedRun(options.workdir, options.stage)
-  predictions = run.evaluate(
-    run.dataset(options.root),
-    options.split,
-    corruption=options.corruption,
-    level=options.level,
-    modalities=tuple(filter(None, options.modalities.split(','))),
-    noise_seed=options.noise_seed,
-    budget=options.budget or None,
-  )
+  dataset = run.dataset(options.root)
+  which = {
+    'split': options.split,
+    'corruption': options.corruption,
+    'level': options.level,
+    'modalities': tuple(filter(None, options.modalities.split(','))),
+    'noise_seed': options.noise_seed,
+  }
+  budget, times = options.budget or None, None
+  if in_ms or options.batch_size or options.policy:
+    budget, times = _measured(run, run.examples(dataset, **which), options)
+  predictions = run.evaluate(dataset, **which, budget=budget)
   costs = run.stage.costs
   scores = score_all(predictions, run.stage.task, costs.paths, costs.total)
   name = f'{options.stage}_{options.split}'
@@ -60,70 +101,48 @@ def _evaluate(options: argparse.Namespace) -> None:
     name += f'_budget_{options.budget.replace(" ", "")}'
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
-  write_json(folder / f'{name}.json', {'about': dict(predictions.about), **scores})
+  about = {**predictions.about, **({'time': times} if times else {})}
+  write_json(folder / f'{name}.json', {'about': about, **scores})
   predictions.save(folder / f'{name}.npz')
-  _write_records(folder / f'{name}.csv', predictions, run)
-  print(_table(scores, predictions.about, costs))
-  if options.budget:
+  write_records(folder / f'{name}.csv', predictions, run.seeds, run.stage.task)
+  title = ', '.join(f'{key} {value}' for key, value in predictions.about.items())
+  print(f'{title}; n = {scores["n"]}')
+  print(as_text(score_table(scores, costs.paths, costs.total)))
+  if budget is not None:
     print(_delivered(predictions.about['budget_macs'], scores['macs']))
+  if times:
+    print(_timed(times))
   print(f'Written: {folder / name}.{{json,npz,csv}}')
 
 
-def _write_records(path: Path, predictions, run) -> None:
-  """One row per seed and example: what was predicted, by which path."""
-  import numpy as np
+def _measured(run, examples, options) -> tuple[float | None, dict[str, Any]]:
+  """The budget in MACs, and what an example takes within it."""
+  from jdyn.evaluators.budget import parse_budget
+  from jdyn.evaluators.latency import device_name
 
-  paths = sorted(predictions.weights)
-  with open(path, 'w', newline='') as file:
-    writer = csv.writer(file)
-    experts = sorted(predictions.expert_logits)
-    writer.writerow(
-      ['seed', 'id', 'label', 'prediction']
-      + [f'prediction/{name}' for name in experts]
-      + [f'weight/{name}' for name in paths]
-    )
-    for s, seed in enumerate(run.seeds):
-      decide = run.stage.task.predict
-      columns = [np.asarray(decide(predictions.logits[s]))]
-      columns += [
-        np.asarray(decide(predictions.expert_logits[name][s])) for name in experts
-      ]
-      weights = [predictions.weights[name][s] for name in paths]
-      for row, key in enumerate(predictions.ids):
-        values = [_cell(column[row]) for column in [predictions.label, *columns]]
-        writer.writerow([seed, key, *values, *(f'{w[row]:.4g}' for w in weights)])
-
-
-def _cell(value) -> str:
-  """A number, or the numbers of a multi-hot row."""
-  return ' '.join(f'{v:g}' for v in value) if value.ndim else f'{value:g}'
-
-
-def _table(scores, about, costs) -> str:
-  """The scores as text: a line per path."""
-  from jdyn.metrics.interval import summarize
-
-  names = list(scores['model'])
-  title = ', '.join(f'{key} {value}' for key, value in about.items())
-  lines = [f'{title}; n = {scores["n"]}']
-  lines.append(f'{"":12}{"MACs":>12}' + ''.join(f'{name:>22}' for name in names))
-  everything = [float(costs.total)] * len(scores['macs'])
-  rows = [('model', scores['macs'], scores['model'])]
-  rows += [
-    (path, [costs.paths.get(path, costs.total)], values)
-    for path, values in scores['paths'].items()
-  ]
-  if 'uniform' in scores:
-    rows.append(('uniform', everything, scores['uniform']))
-  for label, macs, values in rows:
-    cells = []
-    for name in names:
-      found = summarize(values[name])
-      spread = '' if found.count == 1 else f' ± {found.high - found.mean:.4f}'
-      cells.append(f'{found.mean:.4f}{spread}')
-    mean = sum(macs) / len(macs)
-    lines.append(f'{label:12}{mean:12,.0f}' + ''.join(f'{cell:>22}' for cell in cells))
-  return '\n'.join(lines)
+  size = options.batch_size or min(BATCH_SIZE, len(examples))
+  batch = next(run.batches(examples, size))
+  policy = options.policy or 'auto'
+  if policy == 'auto':
+    policy = run.fastest(batch)
+  budget = asked_ms = None
+  if options.budget:
+    budget = run.macs(options.budget, batch, policy)
+    asked = parse_budget(options.budget)
+    asked_ms = asked.value if asked.unit == 'ms' else None
+  ms = {
+    how: 1e3 * run.seconds(examples, size, how, budget)
+    for how in dict.fromkeys((policy, 'dense'))
+  }
+  return budget, {
+    'device': device_name(),
+    'seed': run.seeds[0],
+    'batch_size': size,
+    'policy': policy,
+    'asked_ms': asked_ms,
+    'ms': ms[policy],
+    'dense_ms': ms['dense'],
+  }
 
 
 def _delivered(asked: float, macs: Sequence[float]) -> str:
@@ -134,6 +153,43 @@ def _delivered(asked: float, macs: Sequence[float]) -> str:
     f'MACs per example: asked {asked:,.0f}, delivered {mean:,.0f} '
     f'({ends[0] if len(macs) == 1 else f"{ends[0]} to {ends[1]} by seed"})'
   )
+
+
+def _timed(times: Mapping[str, Any]) -> str:
+  """Measured milliseconds, and under which circumstances."""
+  asked, ms = times['asked_ms'], f'{times["ms"]:.4g}'
+  if asked:
+    off = 100 * (times['ms'] / asked - 1)
+    ms = f'asked {asked:.4g}, delivered {ms} ({off:+.1f} %)'
+  return (
+    f'Milliseconds per example: {ms}; dense {times["dense_ms"]:.4g} (policy '
+    f'{times["policy"]}, batches of {times["batch_size"]}, seed {times["seed"]}, '
+    f'{times["device"]})'
+  )
+
+
+def _time(options: argparse.Namespace) -> None:
+  from jdyn.evaluators.latency import device_name
+  from jdyn.evaluators.report import write_report
+  from jdyn.evaluators.report.run import LATENCY
+  from jdyn.evaluators.tables import as_text, latency_table
+  from jdyn.inference import TrainedRun
+  from jdyn.training.logging import write_json
+  from jdyn.training.workdir import versions
+
+  run = TrainedRun(options.workdir)
+  batches = [run.time(size) for size in options.time]
+  found = {
+    'device': device_name(),
+    'versions': versions(),
+    'seed': run.seeds[0],
+    'batches': batches,
+  }
+  write_json(options.workdir / LATENCY, found)
+  costs = run.stage.costs
+  print(f'Per example, on {found["device"]}, seed {found["seed"]}')
+  print(as_text(latency_table(batches, costs.paths, costs.total)))
+  print(f'Written: {options.workdir / LATENCY}, {write_report(options.workdir)}')
 
 
 if __name__ == '__main__':

@@ -181,6 +181,12 @@ class TrainedRun:
         self._dispatcher, model, inputs, extra, policy, self._costs
       )
     macs, seconds = self._times[key]
+    if seconds[0] == seconds[-1]:
+      raise ValueError(
+        f'budget={budget.value:g} ms cannot be kept: with policy {policy!r} an example '
+        f'takes {1e3 * seconds[0]:.4g} ms along every path, in batches of this size. '
+        'Give MACs, or another policy or batch size.'
+      )
     cheapest, dearest = min(costs, key=costs.get), max(costs, key=costs.get)
     check_budget(budget, {cheapest: 1e3 * seconds[0], dearest: 1e3 * seconds[-1]})
     return float(np.interp(budget.value, 1e3 * seconds, macs))
@@ -205,14 +211,7 @@ class TrainedRun:
     Raises:
       ValueError: as `predict`, or the split does not fill one batch.
     """
-    rows = np.arange(len(split))[: len(split) // batch_size * batch_size]
-    if not rows.size:
-      raise ValueError(f'batch_size={batch_size} is more than {len(split)} examples.')
-    names = input_names(self.stage.model)
-    batches = [
-      jax.device_put(SplitRows(split, part).read(names))
-      for part in rows.reshape(-1, batch_size)
-    ]
+    batches = list(self.batches(split, batch_size))
     if budget is not None:
       budget = self.macs(budget, batches[0], policy, seed)
 
@@ -220,7 +219,28 @@ class TrainedRun:
       for outputs in self.stream(batches, policy, budget, seed):
         del outputs  # It is on the host already.
 
-    return float(np.median(interleave({'run': run}, rounds=5)['run'])) / len(rows)
+    examples = len(batches) * batch_size
+    return float(np.median(interleave({'run': run}, rounds=5)['run'])) / examples
+
+  def batches(self, split: Split, batch_size: int) -> Iterator[Modalities]:
+    """The full batches of a split, in its order, on the device.
+
+    Raises:
+      ValueError: the split does not fill one batch.
+    """
+    rows = np.arange(len(split))[: len(split) // batch_size * batch_size]
+    if not rows.size:
+      raise ValueError(f'batch_size={batch_size} is more than {len(split)} examples.')
+    names = input_names(self.stage.model)
+    for part in rows.reshape(-1, batch_size):
+      yield jax.device_put(SplitRows(split, part).read(names))
+
+  def fastest(self, inputs: Modalities, seed: int | None = None) -> str:
+    """The policy that `auto` picks for batches like this one, measured now."""
+    if self._dispatcher is None:
+      return 'dense'
+    inputs = self._opened(inputs)
+    return self._dispatcher.measure(self._model(seed), inputs, None).policy
 
   def time(
     self, batch_size: int, seed: int | None = None, rounds: int = 15
@@ -315,6 +335,38 @@ class TrainedRun:
       cache=self.workdir / 'stand_in',
     )
 
+  def examples(
+    self,
+    dataset: Dataset,
+    split: str = 'test',
+    *,
+    corruption: str = '',
+    level: float = 0.0,
+    modalities: tuple[str, ...] = (),
+    noise_seed: int = 0,
+  ) -> Split:
+    """A split, corrupted or not.
+
+    Args:
+      dataset: from `dataset()`.
+      split: train, valid or test.
+      corruption: one of `CORRUPTIONS`; none if empty.
+      level: in the corruption's unit.
+      modalities: to corrupt; all if empty.
+      noise_seed: of the corruption.
+
+    Raises:
+      ValueError: unknown split, corruption or modality, or a level out of range.
+    """
+    if split not in dataset.splits:
+      raise ValueError(f'Unknown split {split!r}; expected {sorted(dataset.splits)}.')
+    examples = dataset.splits[split]
+    if not corruption:
+      return examples
+    names = modalities or tuple(sorted(dataset.spec.modalities))
+    references = measure(dataset.splits['train'], names)
+    return corrupt(examples, corruption, level, names, noise_seed, references)
+
   def evaluate(
     self,
     dataset: Dataset,
@@ -330,25 +382,37 @@ class TrainedRun:
 
     Args:
       dataset: from `dataset()`.
-      split: train, valid or test.
-      corruption: one of `CORRUPTIONS`; none if empty.
+      split: as `examples` takes it, and so the next four.
+      corruption: none if empty.
       level: in the corruption's unit.
       modalities: to corrupt; all if empty.
       noise_seed: of the corruption.
       budget: MACs per example, as '5M' or 5e6; None leaves the choice to the gate.
 
     Raises:
-      ValueError: unknown split, corruption or modality, a level out of range, or a
-        budget that is out of reach or not in MACs.
+      ValueError: as `examples`; or the budget is not in MACs, out of reach, or the
+        model has nothing to choose.
     """
-    if split not in dataset.splits:
-      raise ValueError(f'Unknown split {split!r}; expected {sorted(dataset.splits)}.')
-    examples = dataset.splits[split]
+    if budget is not None:
+      self._check_conditional()
+      budget = parse_budget(budget)
+      if budget.unit != 'macs':
+        raise ValueError(
+          f'budget={budget.value:g} ms: a split is evaluated at MACs per example; '
+          '`TrainedRun.macs` tells how many these are.'
+        )
+      check_budget(budget, self.stage.costs.paths)
+    examples = self.examples(
+      dataset,
+      split,
+      corruption=corruption,
+      level=level,
+      modalities=modalities,
+      noise_seed=noise_seed,
+    )
     about = {'stage': self.stage.name, 'split': split, 'origin': dataset.origin}
     if corruption:
-      names = modalities or tuple(sorted(dataset.spec.modalities))
-      references = measure(dataset.splits['train'], names)
-      examples = corrupt(examples, corruption, level, names, noise_seed, references)
+      names = modalities or sorted(dataset.spec.modalities)
       about |= {'corruption': corruption, 'level': level, 'modalities': list(names)}
     outputs = predict(
       self.stage,
@@ -362,10 +426,8 @@ class TrainedRun:
     predictions = from_outputs(outputs, examples, about, tuple(costs))
     if budget is None:
       return predictions
-    if parse_budget(budget).unit != 'macs':
-      raise ValueError(f'budget={budget!r}: a split is evaluated in MACs; give 5M.')
     valid = Predictions.load(self._folder / 'predictions_valid.npz')
-    return at_budget(valid, predictions, costs, parse_budget(budget))
+    return at_budget(valid, predictions, costs, budget)
 
   def _model(self, seed: int | None) -> tuple[Any, Any]:
     """Variables and hparams of one seed, on the device."""

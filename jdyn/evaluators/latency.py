@@ -1,7 +1,11 @@
 """How long a gated model takes, measured on this machine."""
 
+import contextlib
+import os
+import platform
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -109,6 +113,26 @@ def time_batch(
     'gated_macs': float(mix @ macs),
     'realised': times['dense'] / gated / (dense_macs / float(mix @ macs)),
   }
+
+
+def device_name() -> str:
+  """The accelerator that JAX runs on, or the processor's name and its cores in use."""
+  device = jax.devices()[0]
+  if device.platform != 'cpu':
+    return device.device_kind
+  name = platform.processor() or platform.machine()
+  with contextlib.suppress(OSError, StopIteration):  # As Linux has it.
+    lines = Path('/proc/cpuinfo').read_text().splitlines()
+    line = next(line for line in lines if line.startswith('model name'))
+    name = line.split(':', 1)[1].strip()
+  return f'{name}, {_num_cores()} cores'
+
+
+def _num_cores() -> int:
+  """Those that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def _forced(shares: np.ndarray, size: int) -> np.ndarray:

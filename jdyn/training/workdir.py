@@ -104,9 +104,14 @@ def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None
     'python': platform.python_version(),
     'platform': platform.platform(),
     'devices': [device.device_kind for device in devices],
-    'versions': {name: importlib.metadata.version(name) for name in _PACKAGES},
+    'versions': versions(),
   }
   write_json(workdir / 'environment.json', environment)
+
+
+def versions() -> dict[str, str]:
+  """Of the packages that numbers and times depend on."""
+  return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def describe_sweep(workdir: Path, what: Mapping[str, Any]) -> None:

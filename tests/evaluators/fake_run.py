@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from jdyn.tasks import TASKS
 CHEAP, DEAR = 1_000, 5_000
 GATE_MACS = 100
 VERSION = '9.8.7'
+DEVICE = 'Abacus <& beads>'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,7 @@ class FakeRun:
   sent_to_dear: float = 0.4
   paths: tuple[str, str] = ('cheap', 'dear')
   gate_logits: bool = True
+  timed: bool = False
 
   @property
   def outputs(self) -> int:
@@ -52,6 +55,8 @@ class FakeRun:
     }
     data = {'name': 'made-up', 'origin': self.origin, 'hashes': {'x.npz': 'abc123'}}
     _json(folder / 'data.json', data | {'sizes': sizes, 'spec': spec})
+    if self.timed:
+      _json(folder / 'latency.json', self._latency())
     predictions = {
       stage: {split: made[split][stage] for split in made} for stage in stages
     }
@@ -87,6 +92,19 @@ class FakeRun:
     if self.gate_logits:
       main = dataclasses.replace(main, gate_logits=gate_logits, paths=gate_paths)
     return {**alone, 'main': main}
+
+  def _latency(self) -> dict[str, Any]:
+    """Of one example, and of eight that the gate splits evenly."""
+    cheap, dear = self.paths
+    one = {'size': 1, 'policy': 'switch', 'dense': 0.8, 'gated': 0.35}
+    eight = {'size': 8, 'policy': '<b>ladder', 'dense': 0.4, 'gated': 0.16}
+    macs = {'gated_macs': GATE_MACS + (CHEAP + DEAR) / 2}
+    batches = [
+      {**one, **macs, 'paths': {cheap: 0.1, dear: 0.6}, 'realised': 1.161},
+      {**eight, **macs, 'paths': {cheap: 0.05, dear: 0.31}, 'realised': 1.2704},
+    ]
+    versions = {'jax': VERSION}
+    return {'device': DEVICE, 'versions': versions, 'seed': 4, 'batches': batches}
 
   def _labels(self, rng) -> tuple[np.ndarray, np.ndarray]:
     """Labels, and logits `[N, C]` that would be right."""

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fake_run import CHEAP, DEAR, GATE_MACS, VERSION, FakeRun
+from fake_run import CHEAP, DEAR, DEVICE, GATE_MACS, VERSION, FakeRun
 from scipy import stats
 from sklearn import metrics
 
@@ -26,8 +26,10 @@ NASTY = ('<b>bold', '$x^2$ & "b"', '--><script>')
 NASTY_PATHS = ('<b>cheap', 'dear & "far"')
 
 RUNS = {
-  'gated': FakeRun(),
-  'stand_in': FakeRun(origin=STAND_IN, class_names=NASTY, paths=NASTY_PATHS),
+  'gated': FakeRun(timed=True),
+  'stand_in': FakeRun(
+    origin=STAND_IN, class_names=NASTY, paths=NASTY_PATHS, timed=True
+  ),
   'one_seed': FakeRun(seeds=(7,)),
   'static_labels': FakeRun(task='multilabel', gated=False),
   'regression': FakeRun(task='regression', class_names=()),
@@ -365,6 +367,38 @@ def test_no_curve_without_gate_logits(tmp_path):
   assert not any(table[0][0] == 'budget' for table in page.tables)
 
 
+def test_measured_times(made):
+  page = Page(made('gated')[2])
+  table = page.table('batch')
+  macs = {'dense': CHEAP + DEAR, 'cheap': CHEAP, 'dear': DEAR}
+  for path, count in macs.items():
+    assert table['MACs'][path] == f'{count + GATE_MACS:,}'
+  assert table['8'] == {
+    'batch': '8',
+    'policy': '<b>ladder',
+    'dense': '0.4 ms',
+    'cheap': '0.05 ms',
+    'dear': '0.31 ms',
+    'gated': '0.16 ms',
+    'gated MACs': '3,100',
+    'realised': '127 %',
+  }
+  assert table['1']['policy'] == 'switch'
+  assert table['1']['realised'] == '116 %'
+  assert f'per example on {DEVICE}' in page.text
+  assert 'seed 4' in page.text
+  assert '(dense time / gated time) / (dense MACs / executed MACs)' in page.text
+  nasty = Page(made('stand_in')[2]).table('batch')
+  assert set(NASTY_PATHS) <= set(nasty['8'])
+
+
+@pytest.mark.parametrize('name', ['one_seed', 'static_labels'])
+def test_no_times_where_none_were_measured(made, name):
+  page = Page(made(name)[2])
+  assert 'Measured time' not in page.text
+  assert not any(table[0][0] == 'batch' for table in page.tables)
+
+
 def test_gate_usage_by_class(made):
   folder, predictions, _ = made('gated')
   stage, test = read_run(folder).main, predictions['main']['test']
@@ -482,7 +516,7 @@ def test_experts_are_ordered_by_cost(tmp_path):
 
 
 def test_fusion_of_experts_without_paths(tmp_path):
-  dataclasses.replace(RUNS['gated'], gate_logits=False).write(tmp_path)
+  FakeRun(gate_logits=False).write(tmp_path)
   path = tmp_path / 'stages/main/result.json'
   result = json.loads(path.read_text())
   result['macs']['paths'] = {}
@@ -511,6 +545,15 @@ def _without(key):
 def _with(key, new):
   def damage(path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: new}))
+
+  return damage
+
+
+def _with_batch(key, new):
+  def damage(path):
+    value = json.loads(path.read_text())
+    value['batches'][1][key] = new
+    path.write_text(json.dumps(value))
 
   return damage
 
@@ -597,6 +640,17 @@ DAMAGES = {
     _fewer_paths,
     r"gate logits \[3, 40, 2\] of \('dear',\)",
   ),
+  'cut times': ('latency.json', _cut, 'delete .*latency.json and measure again'),
+  'no device': ('latency.json', _without('device'), "'device'"),
+  'times are a number': ('latency.json', _with('batches', 3), 'wrong kind'),
+  'times of other paths': (
+    'latency.json',
+    _with_batch('paths', {'cheap': 0.1}),
+    r"times of paths \['cheap'\]",
+  ),
+  'a time of 0': ('latency.json', _with_batch('gated', 0), "'gated': 0,"),
+  'a time is text': ('latency.json', _with_batch('dense', '0.4'), 'wrong kind'),
+  'not a time': ('latency.json', _with_batch('dense', float('nan')), "'dense': nan"),
 }
 
 

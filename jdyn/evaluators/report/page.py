@@ -9,6 +9,7 @@ import numpy as np
 
 from jdyn.evaluators.report import curve, plots, scores
 from jdyn.evaluators.report.run import Run, Stage
+from jdyn.evaluators.tables import latency_table
 from jdyn.tasks import Multiclass, Multilabel, Regression
 
 _STAND_IN = 'synthetic stand-in'
@@ -75,6 +76,7 @@ class _Page:
       self._warnings(),
       self._results(),
       self._cost(),
+      self._latency(),
       self._gate(),
       self._routed(),
       self._mistakes(),
@@ -259,6 +261,30 @@ class _Page:
     if not self._several:
       return mean
     return f'{mean}<small>worst seed {100 * max(shares, key=abs):+.2f} %</small>'
+
+  def _latency(self) -> str:
+    """What batches took, where somebody measured it."""
+    latency, main = self._run.latency, self._main
+    if latency is None:
+      return ''
+    header, *rows = latency_table(
+      latency.batches,
+      {path: main.path_macs[path] for path in main.paths},
+      main.total_macs,
+    )
+    return _section(
+      'Measured time',
+      f'<p>Milliseconds per example on {escape(latency.device)}, inputs at hand there, '
+      'seed '
+      f'{latency.seed}: everything computed (dense), all examples on one path, and the '
+      'paths in the shares that the gate gives them on the validation split (gated), '
+      'run as the policy says.</p>',
+      _table(header, [(map(escape, row), False) for row in rows]),
+      '<p class="note">Realised is the share of the ceiling: (dense time / gated time) '
+      '/ (dense MACs / executed MACs). At 100 % the time saved is all that the '
+      'multiply-accumulates promise; what they do not count, as reading memory, may '
+      f'push it to either side. {escape(_plain(latency.versions))}</p>',
+    )
 
   def _gate(self) -> str:
     """Who goes where: by epoch, and by class."""

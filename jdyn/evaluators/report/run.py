@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ MAIN = 'main'
 
 SPLITS = ('test', 'valid')
 """The splits on which every stage is scored."""
+
+LATENCY = 'latency.json'
+"""Measured times of the main model, if `python -m jdyn.evaluate --time` wrote them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,23 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Latency:
+  """Measured times of the main model.
+
+  Attributes:
+    device: that they were measured on.
+    versions: by package.
+    seed: whose variables and shares of the paths were used.
+    batches: what `TrainedRun.time` returned, by batch size.
+  """
+
+  device: str
+  versions: Mapping[str, str]
+  seed: int
+  batches: Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
   """What a run left.
 
@@ -72,6 +93,7 @@ class Run:
     class_names: of the task's outputs; empty for regression.
     task: judges predictions.
     stages: by name, from the cheapest to the dearest, the main one last.
+    latency: None if it was not measured.
   """
 
   workdir: Path
@@ -85,6 +107,7 @@ class Run:
   class_names: tuple[str, ...]
   task: Task
   stages: Mapping[str, Stage]
+  latency: Latency | None
 
   @property
   def main(self) -> Stage:
@@ -121,6 +144,7 @@ def read_run(workdir: Path) -> Run:
       class_names=tuple(spec['class_names']),
       task=TASKS[spec['task']](num_outputs=spec['num_outputs']),
       stages={stage.name: stage for stage in stages},
+      latency=_read_latency(workdir / LATENCY, stages[-1]),
     )
     outputs = 0 if isinstance(run.task, Regression) else run.task.num_outputs
     named = len(run.class_names) == outputs
@@ -168,6 +192,27 @@ def _read_stage(folder: Path) -> Stage:
   known = all(1 <= epoch <= epochs for epoch in stage.best_epoch)
   _require(known, path, f'{epochs} epochs, but the best ones are {stage.best_epoch}')
   return stage
+
+
+def _read_latency(path: Path, main: Stage) -> Latency | None:
+  if not path.exists():
+    return None
+  found = _read_json(path)
+  with _fields_of(path):
+    latency = Latency(
+      device=str(found['device']),
+      versions=dict(found['versions']),
+      seed=found['seed'],
+      batches=list(found['batches']),
+    )
+    for batch in latency.batches:
+      same = sorted(batch['paths']) == sorted(main.path_macs)
+      _require(same, path, f'times of paths {sorted(batch["paths"])}')
+      names = ('size', 'dense', 'gated', 'gated_macs', 'realised')
+      numbers = [*(batch[name] for name in names), *batch['paths'].values()]
+      positive = all(0 < number < math.inf for number in numbers)
+      _require(positive and isinstance(batch['policy'], str), path, f'{batch}')
+  return latency
 
 
 def _check_belongs(stage: Stage, run: Run) -> None:
@@ -297,8 +342,12 @@ def _missing(path: Path) -> DataError:
 
 def _damaged(path: Path, what: str) -> DataError:
   stage = path.parent.parent.name == 'stages'
+  again = (
+    'measure again with `python -m jdyn.evaluate --time`'
+    if path.name == LATENCY
+    else 'repeat the training command with the same --workdir'
+  )
   return DataError(
     f'{path} is damaged or of another run: {what}. Restore it, or delete '
-    f'{path.parent if stage else path} and repeat the training command with the same '
-    '--workdir.'
+    f'{path.parent if stage else path} and {again}.'
   )

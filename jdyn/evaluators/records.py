@@ -1,0 +1,45 @@
+"""One record per example and seed, as CSV: what was predicted, by which path."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jdyn.evaluators.predictions import Predictions
+from jdyn.tasks import Task
+
+
+def write_records(
+  path: Path, predictions: Predictions, seeds: Sequence[int], task: Task
+) -> None:
+  """Writes the records, in the order of the seeds and of the examples.
+
+  Args:
+    path: of the file.
+    predictions: of one split.
+    seeds: of the predictions' axis `S`.
+    task: decides what logits predict.
+  """
+  paths, experts = sorted(predictions.weights), sorted(predictions.expert_logits)
+  with open(path, 'w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(
+      ['seed', 'id', 'label', 'prediction']
+      + [f'prediction/{name}' for name in experts]
+      + [f'weight/{name}' for name in paths]
+    )
+    for s, seed in enumerate(seeds):
+      columns = [predictions.label, np.asarray(task.predict(predictions.logits[s]))]
+      columns += [
+        np.asarray(task.predict(predictions.expert_logits[name][s])) for name in experts
+      ]
+      weights = [predictions.weights[name][s] for name in paths]
+      for row, key in enumerate(predictions.ids):
+        values = [_cell(column[row]) for column in columns]
+        writer.writerow([seed, key, *values, *(f'{w[row]:.4g}' for w in weights)])
+
+
+def _cell(value) -> str:
+  """A number, or the numbers of a multi-hot row."""
+  return ' '.join(f'{v:g}' for v in value) if value.ndim else f'{value:g}'

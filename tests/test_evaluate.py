@@ -1,0 +1,306 @@
+"""The command that evaluates: scores, a budget in either unit, and measured times."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jdyn import evaluate, inference
+from jdyn.data.dataset import Dataset
+from jdyn.evaluators import latency
+from jdyn.evaluators.predictions import Predictions
+from jdyn.inference import TrainedRun
+from jdyn.ops import dispatcher
+from tests import toys
+
+SEEDS = (5, 6)
+DATASET = Dataset(
+  spec=toys.SPEC,
+  splits={
+    'train': toys.split(64),
+    'valid': toys.split(120, seed=1),
+    'test': toys.split(160, seed=2),
+  },
+  origin='bundled',
+  hashes={},
+)
+MIXES = np.array([1e-3, 3e-3])  # Seconds per example on the cheapest and dearest path.
+SECONDS = {'dense': 4e-3, 'ladder': 1.6e-3, 'buckets': 2e-3, 'switch': 1e-3}
+_SECONDS = TrainedRun.seconds  # Tests replace it.
+
+
+@pytest.fixture(scope='module')
+def finished():
+  return {}
+
+
+@pytest.fixture
+def workdir(train, finished, monkeypatch):
+  """A finished run whose data are at hand."""
+  if not finished:
+    config = toys.stages(num_seeds=2, seed=SEEDS[0], epochs=1)
+    finished['run'] = train(config, dataset=DATASET)
+  monkeypatch.setattr(TrainedRun, 'dataset', lambda self, root: DATASET)
+  return finished['run']
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """Everything runs once, and took what `SECONDS` and `MIXES` say.
+
+  Returns what `TrainedRun.seconds` was asked for.
+  """
+  asked = []
+
+  def seconds(self, split, batch_size, policy='auto', budget=None, seed=None):
+    asked.append((split, batch_size, policy, budget))
+    return SECONDS[policy]
+
+  def interleave(calls, rounds, **options):
+    for call in calls.values():
+      call()
+    of = {name: SECONDS[name[0]] for name in calls}
+    return {name: np.full(rounds, value) for name, value in of.items()}
+
+  def time_mixes(run_by, variables, inputs, extra, policy, costs):
+    run_by(variables, inputs, extra, policy)
+    return np.sort(costs), MIXES
+
+  monkeypatch.setattr(TrainedRun, 'seconds', seconds)
+  monkeypatch.setattr(dispatcher, 'interleave', interleave)
+  monkeypatch.setattr(inference, 'time_mixes', time_mixes)
+  return asked
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch):
+  """Nothing may be measured."""
+
+  def interleave(*args, **options):
+    raise AssertionError('measured')
+
+  for module in (dispatcher, inference, latency):
+    monkeypatch.setattr(module, 'interleave', interleave)
+
+
+def _costs(workdir):
+  result = json.loads((workdir / 'stages/main/result.json').read_text())
+  return result['macs']
+
+
+def _budget(workdir, share):
+  """Between the cheapest (0) and the dearest path (1), in MACs."""
+  low, high = sorted(_costs(workdir)['paths'].values())
+  return low + share * (high - low)
+
+
+def _evaluate(workdir, *arguments):
+  evaluate.main(['--workdir', str(workdir), *arguments])
+
+
+def _written(workdir, name):
+  return json.loads((workdir / 'evaluations' / f'{name}.json').read_text())
+
+
+def _lines(output, start):
+  return [line for line in output.splitlines() if line.startswith(start)]
+
+
+def test_scores_predictions_and_records_agree(workdir, stopped_clock, capsys):
+  _evaluate(workdir, '--split', 'valid')
+  written = _written(workdir, 'main_valid')
+  saved = Predictions.load(workdir / 'evaluations/main_valid.npz')
+  trained = Predictions.load(workdir / 'stages/main/predictions_valid.npz')
+  np.testing.assert_allclose(saved.logits, trained.logits, atol=1e-5)
+  label = DATASET.splits['valid'].label
+  accuracy = (saved.logits.argmax(-1) == label).mean(axis=1)
+  assert written['model']['accuracy'] == pytest.approx(accuracy.tolist())
+  assert 'time' not in written['about']
+  with open(workdir / 'evaluations/main_valid.csv', newline='') as file:
+    records = list(csv.DictReader(file))
+  assert len(records) == 2 * 120
+  for s, seed in enumerate(SEEDS):
+    of_seed = [record for record in records if record['seed'] == str(seed)]
+    right = [record['prediction'] == record['label'] for record in of_seed]
+    assert np.mean(right) == pytest.approx(accuracy[s])
+    joint = np.mean([float(record['weight/joint']) for record in of_seed])
+    assert joint == pytest.approx(saved.weights['joint'][s].mean())
+  output = capsys.readouterr().out
+  (row,) = _lines(output, 'model')
+  assert f'{accuracy.mean():.4f} ±' in row
+  assert f'{np.mean(written["macs"]):,.0f}' in row
+  assert {'text', 'joint', 'uniform'} <= {x.split()[0] for x in output.splitlines()}
+  assert 'per example:' not in output
+
+
+def test_a_budget_in_macs_is_delivered_and_nothing_measured(
+  workdir, stopped_clock, capsys
+):
+  budget = round(_budget(workdir, 0.4))
+  _evaluate(workdir, '--budget', str(budget))
+  macs = _written(workdir, f'main_test_budget_{budget}')['macs']
+  assert macs == pytest.approx([budget] * 2, rel=0.05)
+  output = capsys.readouterr().out
+  (line,) = _lines(output, 'MACs per example')
+  assert f'asked {budget:,}, delivered {np.mean(macs):,.0f} (' in line
+  assert f'{100 * (min(macs) / budget - 1):+.2f} %' in line
+  assert 'Milliseconds' not in output
+
+
+@pytest.mark.parametrize('policy', ['auto', 'buckets'])
+def test_a_budget_in_milliseconds_becomes_one_in_macs(workdir, clock, capsys, policy):
+  _evaluate(workdir, '--budget', '1.5ms', '--batch-size', '4', '--policy', policy)
+  budget = _budget(workdir, 0.25)
+  written = _written(workdir, 'main_test_budget_1.5ms')
+  assert written['macs'] == pytest.approx([budget] * 2, rel=0.05)
+  assert written['about']['budget_macs'] == pytest.approx(budget)
+  chosen = 'ladder' if policy == 'auto' else policy
+  test = DATASET.splits['test']
+  assert clock == [
+    (test, 4, chosen, pytest.approx(budget)),
+    (test, 4, 'dense', pytest.approx(budget)),
+  ]
+  output = capsys.readouterr().out
+  assert f'MACs per example: asked {budget:,.0f}, delivered' in output
+  (line,) = _lines(output, 'Milliseconds')
+  ms = 1e3 * SECONDS[chosen]
+  assert f'asked 1.5, delivered {ms:.4g} ({100 * (ms / 1.5 - 1):+.1f} %)' in line
+  assert 'dense 4 ' in line
+  assert f'policy {chosen}, batches of 4, seed {SEEDS[0]}' in line
+  time = written['about']['time']
+  assert (time['asked_ms'], time['ms'], time['dense_ms']) == (1.5, ms, 4.0)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'size', 'policies'),
+  [
+    (['--policy', 'buckets'], 128, ['buckets', 'dense']),
+    (['--batch-size', '1'], 1, ['switch', 'dense']),
+    (['--policy', 'dense', '--split', 'valid'], 120, ['dense']),
+    (['--stage', 'joint', '--batch-size', '7'], 7, ['dense']),
+  ],
+)
+def test_times_without_a_budget(workdir, clock, capsys, arguments, size, policies):
+  _evaluate(workdir, *arguments)
+  assert [(asked[1], asked[2], asked[3]) for asked in clock] == [
+    (size, policy, None) for policy in policies
+  ]
+  output = capsys.readouterr().out
+  (line,) = _lines(output, f'Milliseconds per example: {1e3 * SECONDS[policies[0]]:g};')
+  assert f'dense 4 (policy {policies[0]}, batches of {size}' in line
+  assert 'MACs per example' not in output
+
+
+def test_what_is_timed_is_what_is_scored(workdir, clock):
+  noise = ('--corruption', 'missing', '--level', '1', '--modalities', 'text')
+  _evaluate(workdir, *noise, '--policy', 'ladder')
+  (timed, *_), _ = clock
+  assert not timed.inputs['text'].any()
+  assert timed.inputs['image'].any()
+  about = _written(workdir, 'main_test_missing_1')['about']
+  assert about['modalities'] == ['text']
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--budget', '5G'], 'budget=5,000,000,000 MACs per example cannot be met'),
+    (['--budget', '1'], "cheapest path, 'text', costs"),
+    (['--budget', '0.5ms', '--policy', 'dense'], "cheapest path, 'text', costs 1 ms"),
+    (['--budget', '5 apples'], "budget='5 apples' is no cost per example"),
+    (['--budget', '5M', '--stage', 'joint'], 'has no paths to choose from'),
+    (['--budget', '2ms', '--stage', 'joint'], 'has no paths to choose from'),
+    (['--policy', 'ladder', '--stage', 'joint'], 'has no paths to choose from'),
+    (['--policy', 'fast'], "Unknown policy 'fast'; expected one of"),
+    (['--policy', 'switch'], 'switch takes one example'),
+    (['--batch-size', '999'], 'batch_size=999 is more than 160 examples'),
+    (['--split', 'tset'], "Unknown split 'tset'"),
+    (['--split', 'tset', '--batch-size', '2'], "Unknown split 'tset'"),
+    (['--stage', 'txet'], 'txet'),
+  ],
+)
+def test_what_cannot_be_is_said_before_anything_is_predicted(
+  workdir, clock, monkeypatch, capsys, arguments, message
+):
+  monkeypatch.setattr(TrainedRun, 'seconds', _SECONDS)
+
+  def predict(*args, **options):
+    raise AssertionError('predicted')
+
+  monkeypatch.setattr(inference, 'predict', predict)
+  with pytest.raises(SystemExit) as stopped:
+    _evaluate(workdir, *arguments)
+  assert stopped.value.code == 1
+  error = capsys.readouterr().err
+  assert error.startswith('error: ')
+  assert message in error
+  assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize('budget', ['2ms', '0.3 ms'])
+def test_the_library_evaluates_at_macs_alone(workdir, budget):
+  with pytest.raises(ValueError, match='is evaluated at MACs per example'):
+    TrainedRun(workdir).evaluate(DATASET, budget=budget)
+
+
+@pytest.fixture
+def timed(workdir, monkeypatch):
+  """Milliseconds of a batch: dense 4, text 1, joint 3, gated 2."""
+
+  def interleave(calls, rounds, **options):
+    for call in calls.values():
+      call()
+    ms = {'dense': 4, ('path', 'text'): 1, ('path', 'joint'): 3, 'gated': 2}
+    seconds = {name: 1e-3 * ms.get(name, 1) for name in calls}
+    return {name: np.full(rounds, value) for name, value in seconds.items()}
+
+  for module in (dispatcher, latency):
+    monkeypatch.setattr(module, 'interleave', interleave)
+  return workdir
+
+
+def test_times_by_batch_size_are_kept_and_reported(timed, capsys):
+  _evaluate(timed, '--time', '1, 4')
+  found = json.loads((timed / 'latency.json').read_text())
+  assert [batch['size'] for batch in found['batches']] == [1, 4]
+  assert found['seed'] == SEEDS[0]
+  assert found['device'].endswith('cores')
+  assert 'jax' in found['versions']
+  batch, costs = found['batches'][1], _costs(timed)
+  assert batch['paths'] == pytest.approx({'text': 0.25, 'joint': 0.75})
+  assert batch['realised'] == pytest.approx(
+    (4 / 2) / (costs['total'] / batch['gated_macs'])
+  )
+  output = capsys.readouterr().out
+  (row,) = _lines(output, '4 ')
+  assert '1 ms' in row
+  assert f'{100 * batch["realised"]:.0f} %' in row
+  report = (timed / 'report.html').read_text()
+  assert 'Measured time' in report
+  assert f'{batch["gated_macs"]:,.0f}' in report
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--time', '1,0'], "'0' is no number of examples"),
+    (['--time', '1,many'], "'many' is no number of examples"),
+    (['--batch-size', '-3'], "'-3' is no number of examples"),
+    (['--time', '4', '--split', 'valid', '--noise-seed', '3'], '--split, --noise-seed'),
+    (['--time', '4', '--stage', 'joint'], 'leave out --stage'),
+  ],
+)
+def test_options_that_make_no_sense(tmp_path, capsys, arguments, message):
+  with pytest.raises(SystemExit) as stopped:
+    _evaluate(tmp_path, *arguments)
+  assert stopped.value.code == 2
+  assert message in capsys.readouterr().err
+
+
+def test_a_model_without_paths_has_no_times(workdir, capsys, monkeypatch):
+  load = TrainedRun.__init__
+  monkeypatch.setattr(TrainedRun, '__init__', lambda self, at: load(self, at, 'joint'))
+  with pytest.raises(SystemExit):
+    _evaluate(workdir, '--time', '4')
+  assert 'has no paths to choose from' in capsys.readouterr().err
