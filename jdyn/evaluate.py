@@ -8,6 +8,7 @@ writes W/latency.json and adds it to W/report.html.
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ def _evaluate(options: argparse.Namespace) -> None:
   }
   budget, times = options.budget or None, None
   if in_ms or options.batch_size or options.policy:
-    budget, times = _measured(run, run.examples(dataset, **which), options)
+    budget, times = _measured(run, dataset, run.examples(dataset, **which), options)
   predictions = run.evaluate(dataset, **which, budget=budget)
   costs = run.stage.costs
   scores = score_all(predictions, run.stage.task, costs.paths, costs.total)
@@ -115,33 +116,34 @@ def _evaluate(options: argparse.Namespace) -> None:
   print(f'Written: {folder / name}.{{json,npz,csv}}')
 
 
-def _measured(run, examples, options) -> tuple[float | None, dict[str, Any]]:
+def _measured(run, dataset, examples, options) -> tuple[float | None, dict[str, Any]]:
   """The budget in MACs, and what an example takes within it."""
   from jdyn.evaluators.budget import parse_budget
   from jdyn.evaluators.latency import device_name
+  from jdyn.inference import BATCHES
 
   size = options.batch_size or min(BATCH_SIZE, len(examples))
-  batch = next(run.batches(examples, size))
+  valid = dataset.splits['valid']
+  timed = valid if len(valid) >= size else examples
+  batches = list(itertools.islice(run.batches(timed, size), BATCHES))
   policy = options.policy or 'auto'
   if policy == 'auto':
-    policy = run.fastest(batch)
+    policy = run.fastest(batches[0])
   budget = asked_ms = None
   if options.budget:
-    budget = run.macs(options.budget, batch, policy)
+    budget = run.macs(options.budget, batches, policy)
     asked = parse_budget(options.budget)
     asked_ms = asked.value if asked.unit == 'ms' else None
-  ms = {
-    how: 1e3 * run.seconds(examples, size, how, budget)
-    for how in dict.fromkeys((policy, 'dense'))
-  }
+  policies = tuple(dict.fromkeys((policy, 'dense')))
+  seconds = run.seconds(examples, size, policies, budget)
   return budget, {
     'device': device_name(),
     'seed': run.seeds[0],
     'batch_size': size,
     'policy': policy,
     'asked_ms': asked_ms,
-    'ms': ms[policy],
-    'dense_ms': ms['dense'],
+    'ms': 1e3 * seconds[policy],
+    'dense_ms': 1e3 * seconds['dense'],
   }
 
 

@@ -1,7 +1,9 @@
 """Trained runs: load one, predict with it, evaluate it on a split."""
 
 import dataclasses
+import itertools
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,13 @@ from jdyn.evaluators.budget import (
   at_budget,
   calibrate,
   check_budget,
+  gate_logits,
   parse_budget,
   spend,
 )
 from jdyn.evaluators.conditional import conditional, path_costs
-from jdyn.evaluators.latency import time_batch, time_mixes
+from jdyn.evaluators.latency import batch_size as size_of
+from jdyn.evaluators.latency import time_batch, time_budgets
 from jdyn.evaluators.predictions import Predictions, from_outputs
 from jdyn.models.input_names import input_names
 from jdyn.ops.dispatcher import Reader, input_shape
@@ -35,6 +39,9 @@ from jdyn.training.parallel import Parallel
 from jdyn.training.predict import predict, read_hparams
 from jdyn.training.workdir import read_spec
 from jdyn.typing import Modalities, Outputs
+
+BATCHES = 8
+"""Batches that are streamed to learn how long a budget takes."""
 
 
 class TrainedRun:
@@ -94,15 +101,17 @@ class TrainedRun:
       policy: how the chosen paths are run, one of `jdyn.ops.dispatcher.POLICIES`.
         `auto` measures the others at the first batch of each shape; `dense` computes
         every path, and is the only one for a model without a gate.
-      budget: what an example may cost on average: MACs ('12M', 5e6) or milliseconds
-        ('0.3ms', on this machine, in batches of this size); None leaves the choice
-        to the gate. The mean over the examples of this call is held to it.
+      budget: what an example costs on average, between the cheapest and the dearest
+        path: MACs ('12M', 5e6) or milliseconds ('0.3ms', on this machine, in batches
+        of this size); None leaves the choice to the gate. The mean over the examples
+        of this call is held to it, within 5 % from about a hundred examples on; where
+        batches are smaller, use `stream`.
       seed: one of `seeds`; the first if None.
 
     Returns:
       `logits`; for a gated model also `weights` (1 for the path that was chosen),
-      `aux['gate_logits']`, and in `unimodal` the logits of those experts that were
-      computed for all examples: all under `dense`, those that the gate reads otherwise.
+      `aux['gate_logits']`, and in `unimodal` the logits of the experts that the gate
+      reads, which are computed for all examples.
 
     Raises:
       ValueError: a modality is missing or has another shape, the policy does not fit
@@ -140,7 +149,7 @@ class TrainedRun:
         yield jax.tree.map(np.asarray, self._apply(*model, whole))
         continue
       if budget is not None and extra is None:
-        extra = self._dial(seed), self.macs(budget, inputs, policy, seed)
+        extra = self._dial(seed), self.macs(budget, [inputs], policy, seed)
       chosen, shared, logits = self._dispatcher(model, inputs, extra, policy)
       yield self._outputs(chosen, shared, logits)
       if extra is not None:
@@ -150,17 +159,18 @@ class TrainedRun:
   def macs(
     self,
     budget: str | float,
-    inputs: Modalities | Reader,
+    batches: Sequence[Modalities | Reader],
     policy: str = 'auto',
     seed: int | None = None,
   ) -> float:
     """A budget per example as multiply-accumulates.
 
     Args:
-      budget: as `predict` takes it; milliseconds are looked up in the times that are
-        measured here, once per shape and policy, of batches like `inputs`, a growing
-        share of which is sent to the dearest path.
-      inputs: a batch.
+      budget: as `predict` takes it; milliseconds are looked up in the times of
+        streams at several budgets in MACs, which are measured once per shape and
+        policy.
+      batches: to be streamed, again and again, where times are needed. Several
+        different ones tell more: how long a batch takes depends on its mix of paths.
       policy: that will run it.
       seed: whose variables are used.
 
@@ -172,40 +182,40 @@ class TrainedRun:
     if budget.unit == 'macs':
       check_budget(budget, costs)
       return budget.value
-    inputs = self._opened(inputs)
-    key = policy, input_shape(inputs)
+    batches = [self._opened(inputs) for inputs in batches]
+    key = policy, input_shape(batches[0])
     if key not in self._times:
-      extra = self._dial(seed), float(max(costs.values()))
-      model = self._model(seed)
-      self._times[key] = time_mixes(
-        self._dispatcher, model, inputs, extra, policy, self._costs
-      )
+
+      def run(count, budget):
+        stream = itertools.islice(itertools.cycle(batches), count)
+        deque(self.stream(stream, policy, budget, seed), maxlen=0)
+
+      self._times[key] = time_budgets(run, self._costs, size_of(batches[0]))
     macs, seconds = self._times[key]
-    if seconds[0] == seconds[-1]:
+    ms = 1e3 * seconds
+    if not ms[0] <= budget.value <= ms[-1] or ms[0] == ms[-1]:
       raise ValueError(
-        f'budget={budget.value:g} ms cannot be kept: with policy {policy!r} an example '
-        f'takes {1e3 * seconds[0]:.4g} ms along every path, in batches of this size. '
-        'Give MACs, or another policy or batch size.'
+        f'budget={budget.value:g} ms per example cannot be met: with policy '
+        f'{policy!r}, in batches of this size, an example takes {ms[0]:.4g} to '
+        f'{ms[-1]:.4g} ms on this machine. Give MACs, or another policy or batch size.'
       )
-    cheapest, dearest = min(costs, key=costs.get), max(costs, key=costs.get)
-    check_budget(budget, {cheapest: 1e3 * seconds[0], dearest: 1e3 * seconds[-1]})
-    return float(np.interp(budget.value, 1e3 * seconds, macs))
+    return float(np.interp(budget.value, ms, macs))
 
   def seconds(
     self,
     split: Split,
     batch_size: int,
-    policy: str = 'auto',
+    policies: Sequence[str] = ('auto',),
     budget: str | float | None = None,
     seed: int | None = None,
-  ) -> float:
+  ) -> dict[str, float]:
     """Measured seconds per example: the full batches of a split, one after another.
 
     Args:
       split: its rows are read before the clock starts.
       batch_size: of every call.
-      policy: as `predict` takes it.
-      budget: as there.
+      policies: as `predict` takes one; they take turns.
+      budget: as there; milliseconds are those of the first policy.
       seed: as there.
 
     Raises:
@@ -213,14 +223,14 @@ class TrainedRun:
     """
     batches = list(self.batches(split, batch_size))
     if budget is not None:
-      budget = self.macs(budget, batches[0], policy, seed)
+      budget = self.macs(budget, batches[:BATCHES], policies[0], seed)
 
-    def run():
-      for outputs in self.stream(batches, policy, budget, seed):
-        del outputs  # It is on the host already.
+    def call(policy):
+      return lambda: deque(self.stream(batches, policy, budget, seed), maxlen=0)
 
+    times = interleave({policy: call(policy) for policy in policies}, rounds=9)
     examples = len(batches) * batch_size
-    return float(np.median(interleave({'run': run}, rounds=5)['run'])) / examples
+    return {name: float(np.median(found)) / examples for name, found in times.items()}
 
   def batches(self, split: Split, batch_size: int) -> Iterator[Modalities]:
     """The full batches of a split, in its order, on the device.
@@ -228,9 +238,9 @@ class TrainedRun:
     Raises:
       ValueError: the split does not fill one batch.
     """
-    rows = np.arange(len(split))[: len(split) // batch_size * batch_size]
-    if not rows.size:
-      raise ValueError(f'batch_size={batch_size} is more than {len(split)} examples.')
+    if not 1 <= batch_size <= len(split):
+      raise ValueError(f'batch_size={batch_size}; the split has {len(split)} examples.')
+    rows = np.arange(len(split) // batch_size * batch_size)
     names = input_names(self.stage.model)
     for part in rows.reshape(-1, batch_size):
       yield jax.device_put(SplitRows(split, part).read(names))
@@ -293,7 +303,8 @@ class TrainedRun:
 
     Args:
       batch_size: of every call.
-      budget: as `predict` takes it, in MACs; held within one call.
+      budget: as `predict` takes it, in MACs; held within one call, so that a program
+        for one example has the thresholds of the validation split alone.
       seed: whose variables it gets; the first if None.
       platforms: 'cpu', 'cuda', 'tpu'; the one at hand if None.
 
@@ -301,6 +312,8 @@ class TrainedRun:
       ValueError: the budget is out of reach or not in MACs, or the seed is none of the
         run's.
     """
+    if batch_size < 1:
+      raise ValueError(f'export: batch_size={batch_size} must be at least 1.')
     model, extra = self._model(seed), None
     if budget is not None:
       self._check_conditional()
@@ -448,12 +461,12 @@ class TrainedRun:
     position = self._position(seed)
     if position not in self._dials:
       valid = Predictions.load(self._folder / 'predictions_valid.npz')
-      self._dials[position] = calibrate(valid.gate_logits[position], self._costs)
+      self._dials[position] = calibrate(gate_logits(valid)[position], self._costs)
     return self._dials[position]
 
   def _opened(self, inputs: Modalities | Reader) -> Modalities | Reader:
     """Inputs of the right names and shapes; a reader where some are files."""
-    if isinstance(inputs, FileRows | SplitRows):
+    if not isinstance(inputs, Mapping):
       return inputs
     names = input_names(self.stage.model)
     if lacking := [name for name in names if name not in inputs]:

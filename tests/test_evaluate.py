@@ -53,9 +53,9 @@ def clock(monkeypatch):
   """
   asked = []
 
-  def seconds(self, split, batch_size, policy='auto', budget=None, seed=None):
-    asked.append((split, batch_size, policy, budget))
-    return SECONDS[policy]
+  def seconds(self, split, batch_size, policies=('auto',), budget=None, seed=None):
+    asked.extend((split, batch_size, policy, budget) for policy in policies)
+    return {policy: SECONDS[policy] for policy in policies}
 
   def interleave(calls, rounds, **options):
     for call in calls.values():
@@ -63,13 +63,13 @@ def clock(monkeypatch):
     of = {name: SECONDS[name[0]] for name in calls}
     return {name: np.full(rounds, value) for name, value in of.items()}
 
-  def time_mixes(run_by, variables, inputs, extra, policy, costs):
-    run_by(variables, inputs, extra, policy)
+  def time_budgets(run, costs, size):
+    run(1, costs.min())
     return np.sort(costs), MIXES
 
   monkeypatch.setattr(TrainedRun, 'seconds', seconds)
   monkeypatch.setattr(dispatcher, 'interleave', interleave)
-  monkeypatch.setattr(inference, 'time_mixes', time_mixes)
+  monkeypatch.setattr(inference, 'time_budgets', time_budgets)
   return asked
 
 
@@ -207,14 +207,14 @@ def test_what_is_timed_is_what_is_scored(workdir, clock):
   [
     (['--budget', '5G'], 'budget=5,000,000,000 MACs per example cannot be met'),
     (['--budget', '1'], "cheapest path, 'text', costs"),
-    (['--budget', '0.5ms', '--policy', 'dense'], "cheapest path, 'text', costs 1 ms"),
+    (['--budget', '0.5ms', '--policy', 'dense'], 'takes 1 to 3 ms'),
     (['--budget', '5 apples'], "budget='5 apples' is no cost per example"),
     (['--budget', '5M', '--stage', 'joint'], 'has no paths to choose from'),
     (['--budget', '2ms', '--stage', 'joint'], 'has no paths to choose from'),
     (['--policy', 'ladder', '--stage', 'joint'], 'has no paths to choose from'),
     (['--policy', 'fast'], "Unknown policy 'fast'; expected one of"),
     (['--policy', 'switch'], 'switch takes one example'),
-    (['--batch-size', '999'], 'batch_size=999 is more than 160 examples'),
+    (['--batch-size', '999'], 'batch_size=999; the split has 160 examples'),
     (['--split', 'tset'], "Unknown split 'tset'"),
     (['--split', 'tset', '--batch-size', '2'], "Unknown split 'tset'"),
     (['--stage', 'txet'], 'txet'),

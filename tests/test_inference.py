@@ -8,6 +8,7 @@ import jdyn
 from jdyn import inference
 from jdyn.data.dataset import DataError, Dataset
 from jdyn.data.rows import SplitRows
+from jdyn.evaluators import latency
 from jdyn.evaluators.predictions import Predictions
 from tests import toys
 
@@ -123,24 +124,39 @@ def test_a_budget_is_held_over_a_stream_as_over_one_batch(run):
 def test_a_budget_in_milliseconds_is_looked_up_in_measured_times(run, monkeypatch):
   costs = np.array(sorted(run.stage.costs.paths.values()), np.float64)
   monkeypatch.setattr(
-    inference, 'time_mixes', lambda *args: (costs, np.array([1e-3, 3e-3]))
+    inference, 'time_budgets', lambda *args: (costs, np.array([1e-3, 3e-3]))
   )
   inputs = dict(TEST.inputs)
-  assert run.macs('1.5ms', inputs) == pytest.approx(_budget(run, 0.25))
+  assert run.macs('1.5ms', [inputs]) == pytest.approx(_budget(run, 0.25))
   outputs = run.predict(inputs, 'ladder', '1.5ms')
   assert _spent(run, outputs) == pytest.approx(_budget(run, 0.25), rel=0.05)
-  with pytest.raises(ValueError, match=r'cheapest path, .text., costs 1 ms'):
+  with pytest.raises(ValueError, match=r'takes 1 to 3 ms'):
     run.predict(inputs, 'ladder', '0.5ms')
 
 
-def test_measured_times_rise_with_the_share_of_the_dearest_path(run):
-  macs, seconds = inference.time_mixes(
-    run._dispatcher, run._model(None), _batch(7), None, 'buckets', run._costs, rounds=3
-  )
-  np.testing.assert_allclose(macs[[0, -1]], sorted(run._costs))
-  assert len(macs) == len(seconds) == 5
-  assert (np.diff(seconds) >= 0).all()
-  assert seconds[0] > 0
+def test_measured_times_are_of_streams_that_spend_the_budget(run, monkeypatch):
+  """A clock that ticks with the MACs which were really executed."""
+  spent = []
+  outputs = run._outputs
+
+  def count(*args):
+    spent.append(_spent(run, outputs(*args)))
+    return outputs(*args)
+
+  def interleave(calls, rounds, **options):
+    found = {}
+    for budget, call in calls.items():
+      spent.clear()
+      call()
+      found[budget] = np.full(rounds, 7e-6 * sum(spent))
+    return found
+
+  monkeypatch.setattr(run, '_outputs', count)
+  monkeypatch.setattr(latency, 'interleave', interleave)
+  monkeypatch.setattr(run, '_times', {})
+  budget = _budget(run, 0.4)
+  ms = 1e3 * 1e-6 * budget  # Of a batch of 7, a tick per MAC and batch.
+  assert run.macs(f'{ms}ms', [_batch(7)], 'ladder') == pytest.approx(budget, rel=0.05)
 
 
 def test_times_are_of_the_mix_that_validation_has(run):
@@ -155,7 +171,7 @@ def test_times_are_of_the_mix_that_validation_has(run):
   assert found['gated_macs'] == pytest.approx(want)
   ceiling = costs.total / want
   assert found['realised'] == pytest.approx(found['dense'] / found['gated'] / ceiling)
-  assert run.seconds(TEST, 40, 'buckets', _budget(run, 0.5)) > 0
+  assert run.seconds(TEST, 40, ['buckets'], _budget(run, 0.5))['buckets'] > 0
 
 
 @pytest.fixture
@@ -227,6 +243,8 @@ def test_a_static_model_has_nothing_to_choose(static, options):
     ({}, dict(budget='5G'), r'budget=5,000,000,000 MACs per example cannot'),
     ({}, dict(seed=9), r'seed=9 is none of this run; it has \(5, 6\)'),
     ({'text': None}, {}, "inputs lacks the modality 'text'"),
+    ({'text': np.zeros((3, 4))}, {}, 'as many examples of every modality'),
+    ({'audio': np.zeros((2, 4, 2))}, {}, r"inputs\['audio'\] is a sequence: give"),
     ({'text': np.zeros((2, 3))}, {}, r"inputs\['text'\] must be \[B, 4\]"),
   ],
   ids=lambda value: str(value)[:24] if isinstance(value, dict) else None,

@@ -18,9 +18,39 @@ Files = Sequence[str | Path]
 
 def _are_files(value: Any) -> bool:
   """Whether a modality is given as one file per example."""
-  return isinstance(value, list | tuple) and all(
-    isinstance(item, str | Path) for item in value
-  )
+  return isinstance(value, list)
+
+
+def _as_given(name: str, value: Any, modalities: Mapping[str, ModalitySpec]) -> Any:
+  """A modality's list of paths, array or sequence, checked."""
+  spec = modalities[name]
+  if not isinstance(value, Mapping) and not hasattr(value, 'shape'):
+    if all(isinstance(item, str | Path) for item in value):
+      return list(value)
+    value = np.asarray(value)
+  if not spec.sequence:
+    _check_shape(f'inputs[{name!r}]', value, spec.shape)
+    return value
+  if not isinstance(value, Mapping) or set(value) != {'steps', 'length'}:
+    raise ValueError(
+      f"inputs[{name!r}] is a sequence: give {{'steps': [B, T, F], 'length': [B]}}."
+    )
+  steps, length = value['steps'], value['length']
+  _check_shape(f"inputs[{name!r}]['steps']", steps, spec.shape)
+  host = np.asarray(length)
+  if host.shape != steps.shape[:1] or (host < 1).any() or (host > spec.shape[0]).any():
+    raise ValueError(
+      f"inputs[{name!r}]['length'] must hold one number of steps per example, "
+      f'from 1 to {spec.shape[0]}.'
+    )
+  return {'steps': steps, 'length': length}
+
+
+def _check_shape(what: str, array: Any, shape: tuple[int, ...]) -> None:
+  if tuple(np.shape(array)[1:]) != tuple(shape) or not np.ndim(array):
+    raise ValueError(
+      f'{what} must be [B, {", ".join(map(str, shape))}], got {list(np.shape(array))}.'
+    )
 
 
 class FileRows:
@@ -44,25 +74,21 @@ class FileRows:
     Raises:
       ValueError: modalities of different lengths, or an array of another shape.
     """
-    self._inputs, self._modalities = inputs, modalities
-    sizes = {name: self._size(name) for name in sorted(inputs)}
-    if len(set(sizes.values())) != 1:
-      raise ValueError(f'inputs must have one length for all modalities, got {sizes}.')
+    self._modalities = modalities
+    self._inputs = {name: _as_given(name, inputs[name], modalities) for name in inputs}
+    sizes = {name: len(self._lead(name)) for name in sorted(inputs)}
+    if len(set(sizes.values())) != 1 or not min(sizes.values()):
+      raise ValueError(
+        'inputs must hold as many examples of every modality, one or more; got '
+        f'{sizes}.'
+      )
     (self.size,) = set(sizes.values())
     self.names = tuple(sizes)
-    self.has_files = any(_are_files(value) for value in inputs.values())
+    self.has_files = any(_are_files(value) for value in self._inputs.values())
 
-  def _size(self, name: str) -> int:
-    value, spec = self._inputs[name], self._modalities[name]
-    if _are_files(value):
-      return len(value)
-    array = value['steps'] if spec.sequence else value
-    if tuple(np.shape(array)[1:]) != tuple(spec.shape):
-      raise ValueError(
-        f'inputs[{name!r}] must be [B, {", ".join(map(str, spec.shape))}], got '
-        f'{list(np.shape(array))}.'
-      )
-    return len(array)
+  def _lead(self, name: str) -> Any:
+    value = self._inputs[name]
+    return value['steps'] if isinstance(value, Mapping) else value
 
   def read(
     self, names: Sequence[str] | None = None, rows: np.ndarray | None = None
@@ -84,9 +110,7 @@ class FileRows:
       return _pad(examples, spec) if spec.sequence else np.stack(examples)
     if rows is None:
       return value
-    if isinstance(value, Mapping):
-      return {key: leaf[rows] for key, leaf in value.items()}
-    return value[rows]
+    return _take(value, rows)
 
 
 class SplitRows:
@@ -110,8 +134,14 @@ class SplitRows:
     if rows is None or split.collate is None:
       return assemble(split, self._rows if rows is None else self._rows[rows])['inputs']
     # What one example becomes depends on the rest of the batch.
-    whole = assemble(split, self._rows)
-    return Split(whole['inputs'], whole['label'], whole['index']).select(rows).inputs
+    whole = assemble(split, self._rows)['inputs']
+    return {name: _take(value, rows) for name, value in whole.items()}
+
+
+def _take(value: Any, rows: np.ndarray) -> Any:
+  if isinstance(value, Mapping):
+    return {key: leaf[rows] for key, leaf in value.items()}
+  return value[rows]
 
 
 def _load(path: Path, spec: ModalitySpec) -> np.ndarray:

@@ -251,6 +251,21 @@ def _horizon(dial: Dial, costs: jax.Array, budget: jax.Array) -> jax.Array:
   return jnp.clip(2 * allowed**2 / jnp.maximum(variance, 1e-12), *HORIZON)
 
 
+def gate_logits(predictions: Predictions) -> np.ndarray:
+  """The logits `[S, N, K]` that a budget needs.
+
+  Raises:
+    ValueError: there are none.
+  """
+  if predictions.gate_logits is None:
+    raise ValueError(
+      'A budget needs the logits of the gate, and these predictions of split '
+      f'{predictions.about.get("split")!r} have none: the model has no gate, or they '
+      'were written by an earlier version; train again.'
+    )
+  return predictions.gate_logits
+
+
 def choose(
   valid: Predictions,
   predictions: Predictions,
@@ -271,19 +286,14 @@ def choose(
   Raises:
     ValueError: there are no gate logits, or those of other paths.
   """
+  logits = gate_logits(valid), gate_logits(predictions)
   for split in (valid, predictions):
-    if split.gate_logits is None:
-      raise ValueError(
-        'A budget needs the logits of the gate, and these predictions of split '
-        f'{split.about.get("split")!r} have none: the model has no gate, or they were '
-        'written by an earlier version; train again.'
-      )
     if set(split.paths) != set(costs) or split.paths != valid.paths:
       raise ValueError(f'Gate logits of paths {split.paths}; expected {tuple(costs)}.')
   of_path = np.array([costs[path] for path in valid.paths], np.float32)
   run = _spend_all if ledger else _spend_all_blindly
   budgets = np.asarray(budgets, np.float32)
-  return np.asarray(run(valid.gate_logits, predictions.gate_logits, of_path, budgets))
+  return np.asarray(run(*logits, of_path, budgets))
 
 
 def at_budget(

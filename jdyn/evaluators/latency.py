@@ -3,7 +3,7 @@
 import contextlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,32 @@ import numpy as np
 from jdyn.ops.dispatcher import Dispatcher
 from jdyn.ops.timing import interleave
 
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Times of budgets: so many between the cheapest and the dearest path, each of a stream
+# that is long enough for the ledger to settle.
+_BUDGETS = 9
+_LEAST_BATCHES = 8
+_LEAST_EXAMPLES = 128
 
 
-def time_mixes(
-  dispatcher: Dispatcher,
-  variables: Any,
-  inputs: Any,
-  extra: Any,
-  policy: str,
-  costs: np.ndarray,
-  rounds: int = 15,
+def time_budgets(
+  run: Callable[[int, float], Any], costs: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Time by cost: of a batch of which a growing share takes the dearest path.
-
-  The rest takes the cheapest one.
+  """What an example takes at each of several budgets.
 
   Args:
-    dispatcher: from `conditional`.
-    variables: its first argument.
-    inputs: a batch.
-    extra: its third argument.
-    policy: of the dispatcher.
+    run: `(count, budget)`; streams so many batches at a budget in MACs.
     costs: `[K]` MACs of the paths.
-    rounds: turns of each share; the median counts.
+    size: examples per batch.
 
   Returns:
     Mean MACs per example, and seconds per example that never fall with them, both
     `[G]`.
   """
-  size = _size(inputs)
-  share = np.array(sorted({round(share * size) for share in _SHARES})) / size
-  low, high = int(np.argmin(costs)), int(np.argmax(costs))
-  calls = {}
-  for part in share:
-    shares = np.zeros(len(costs))
-    shares[low] += 1 - part
-    shares[high] += part
-    forced = _forced(shares, size)
-    calls[part] = partial(dispatcher, variables, inputs, extra, policy, forced)
-  times = interleave(calls, rounds)
-  seconds = np.array([np.median(times[part]) / size for part in share])
-  macs = costs[low] + share * (costs[high] - costs[low])
+  macs = np.linspace(costs.min(), costs.max(), _BUDGETS)
+  count = max(_LEAST_BATCHES, -(-_LEAST_EXAMPLES // size))
+  calls = {budget: partial(run, count, budget) for budget in macs}
+  times = interleave(calls, rounds=15, budget=5.0)
+  seconds = [np.median(times[budget]) / (count * size) for budget in macs]
   return macs, np.maximum.accumulate(seconds)
 
 
@@ -85,7 +69,7 @@ def time_batch(
     path in `paths`, and `gated`; `gated_macs`; and `realised`, the share of the
     ceiling: (dense time / gated time) / (dense MACs / gated MACs).
   """
-  size, macs = _size(inputs), np.array(list(costs.values()), np.float64)
+  size, macs = batch_size(inputs), np.array(list(costs.values()), np.float64)
   mix = np.array([shares[path] for path in costs])
   pure = {path: np.eye(len(costs))[k] for k, path in enumerate(costs)}
   policy = dispatcher.measure(variables, inputs, None).policy
@@ -141,6 +125,7 @@ def _forced(shares: np.ndarray, size: int) -> np.ndarray:
   return np.searchsorted(ends, np.arange(size), side='right').astype(np.int32)
 
 
-def _size(inputs: Any) -> int:
+def batch_size(inputs: Any) -> int:
+  """Number of examples of a batch of arrays, or of a reader."""
   size = getattr(inputs, 'size', None)
   return len(jax.tree.leaves(inputs)[0]) if size is None else size

@@ -32,7 +32,7 @@ class GatedMixture(nn.Module):
 
   A gate that reads what a cheap expert made of its input makes a cascade: that
   expert always runs, and where it is chosen nothing else does, so the costly
-  modalities need not even be there.
+  modalities need not even be read.
 
   Attributes:
     experts: models by name; a model may be a gated mixture itself.

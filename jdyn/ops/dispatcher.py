@@ -66,11 +66,16 @@ class Measured:
 
 
 def input_shape(inputs: Inputs | Reader) -> tuple:
-  """What a measurement holds for: structure, shapes and dtypes, or a reader's size."""
+  """What a measurement holds for: structure, shapes, dtypes and whether on the device.
+
+  Of a reader it is the size.
+  """
   if not isinstance(inputs, Mapping):
     return (inputs.size,)
   leaves, structure = jax.tree.flatten(dict(inputs))
-  return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+  return structure, tuple(
+    (leaf.shape, leaf.dtype, isinstance(leaf, jax.Array)) for leaf in leaves
+  )
 
 
 class Dispatcher:

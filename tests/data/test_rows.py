@@ -100,7 +100,7 @@ def test_arrays_have_the_shape_and_length_that_belong_to_the_run():
   with pytest.raises(ValueError, match=r"inputs\['text'\] must be \[B, 4\]"):
     FileRows(wrong, toys.SPEC.modalities)
   short = {**SPLIT.inputs, 'text': np.zeros((SIZE - 1, 4))}
-  with pytest.raises(ValueError, match='one length for all modalities'):
+  with pytest.raises(ValueError, match='as many examples of every modality'):
     FileRows(short, toys.SPEC.modalities)
 
 
@@ -127,3 +127,20 @@ def test_what_a_batch_is_collated_to_does_not_depend_on_who_asks():
   some = SplitRows(split, batch).read(('audio',), np.array([0]))['audio']
   np.testing.assert_array_equal(some['length'], whole['length'][:1])
   np.testing.assert_array_equal(some['steps'], whole['steps'][:1])
+
+
+def test_lists_of_numbers_are_arrays_and_arrays_of_names_are_files(files):
+  text = SPLIT.inputs['text']
+  reader = FileRows({'text': text.tolist()}, toys.SPEC.modalities)
+  np.testing.assert_allclose(reader.read()['text'], text)
+  reader = FileRows({'image': tuple(files['image'])}, toys.SPEC.modalities)
+  assert reader.has_files
+
+
+@pytest.mark.parametrize(
+  'length', [np.ones(SIZE - 1, int), np.zeros(SIZE, int), np.full(SIZE, toys.STEPS + 1)]
+)
+def test_lengths_are_of_steps_that_exist(length):
+  audio = {**SPLIT.inputs['audio'], 'length': length}
+  with pytest.raises(ValueError, match=f'from 1 to {toys.STEPS}'):
+    FileRows({'audio': audio}, toys.SPEC.modalities)

@@ -204,7 +204,7 @@ def test_auto_measures_once_per_shape(monkeypatch):
     run(variables, inputs, ())
     (structure, leaves), found = list(run.measured.items())[-1]
     assert structure == jax.tree.structure(inputs)
-    assert leaves == (((size, 64), np.dtype('float32')),)
+    assert leaves == (((size, 64), np.dtype('float32'), False),)
     assert found.policy in policies
     assert set(found.seconds) == set(found.slowdown) == policies
     assert all(set(times) == mixes for times in found.seconds.values())
