@@ -92,11 +92,6 @@ class Stage:
   dtype: Any
   num_variants: int = 1
 
-  @property
-  def conditional(self) -> bool:
-    """Whether one path per example is all that the deployed model needs."""
-    return bool(self.costs.paths) and not self.soft_evaluation
-
   def eval_hparams(self, hparams: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
     """What varies by step, as it is at evaluation: the gate is hard."""
     if self.soft_evaluation:
@@ -305,6 +300,7 @@ class _Builder:
     for key in ('batch_size', 'epochs'):
       if config[key] < 1:
         raise ConfigError(f'{name}: {key}={config[key]} must be at least 1.')
+    _check_temperature(name, gate.temperature)
 
     noise = gate.mode.startswith('gumbel')
     models = {path: expert.model for path, expert in experts.items()}
@@ -507,6 +503,22 @@ def _schedule(entry: ConfigDict, epochs: int, steps_per_epoch: int) -> optax.Sch
     round((entry.epochs or epochs - entry.warmup) * steps_per_epoch),
     round(entry.warmup * steps_per_epoch),
   )
+
+
+def _check_temperature(name: str, entry: ConfigDict) -> None:
+  """That the gate's logits are never divided by 0 or less."""
+  if entry.warmup > 0:
+    raise ConfigError(
+      f'{name}: gate.temperature.warmup={entry.warmup} starts from a temperature of 0; '
+      'set it to 0, and give the first temperature as gate.temperature.init_value.'
+    )
+  used = ('init_value',) if entry.name == 'constant' else ('init_value', 'end_value')
+  for key in used:
+    if not entry[key] > 0:
+      raise ConfigError(
+        f'{name}: gate.temperature.{key}={entry[key]} must be greater than 0; a small '
+        'one, such as 0.1, makes soft weights almost hard.'
+      )
 
 
 def _schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Schedule]:

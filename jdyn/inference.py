@@ -76,7 +76,8 @@ class TrainedRun:
     self._dials: dict[int, Dial] = {}
     self._times: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
     self._dispatcher = None
-    if self.stage.conditional:
+    # Soft weights need every path.
+    if self.stage.costs.paths and np.all(self._hparams['gate_hard']):
       self._costs = path_costs(self.stage.model, self.stage.costs.paths)
       self._dispatcher = conditional(self.stage.model, self._costs)
     self._apply = jax.jit(

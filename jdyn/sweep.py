@@ -63,6 +63,8 @@ def _main(swept: list[str], argv: list[str]) -> None:
     )
   config = _CONFIG.value
   if _SEEDS.value is not None:
+    if 'num_seeds' in config_flags.get_override_values(flags.FLAGS['config']):
+      sys.exit('error: --seeds and --config.num_seeds say the same; give one of them.')
     config.num_seeds = _SEEDS.value
   try:
     axes = grid.parse(config, swept)

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import numpy as np
 
 from jdyn.evaluators.report.run import Run, read_run
 from jdyn.evaluators.report.scores import Estimate, Row, estimate, static_rows
+from jdyn.evaluators.tables import as_text, label
 from jdyn.metrics.interval import summarize
 
 _STAND_IN = 'synthetic stand-in'
@@ -35,11 +37,13 @@ class SweepTable:
     workdir: of the sweep.
     settings: value by swept key, of each variant by name.
     runs: by variant.
+    missing: variants that are not finished; nothing here is of them.
   """
 
   workdir: Path
   settings: Mapping[str, Mapping[str, Any]]
   runs: Mapping[str, Run]
+  missing: Sequence[str] = ()
 
   @property
   def origin(self) -> str:
@@ -75,61 +79,86 @@ class SweepTable:
     found = [[*keys, 'MACs', f'test {score}', f'valid {score}', *paths]]
     for name, run in self.runs.items():
       test, valid = run.main.scores['test'], run.main.scores['valid']
-      row = [_value(value) for value in self.settings[name].values()]
+      row = [label(value) for value in self.settings[name].values()]
       row += [_spread(test['macs'], '{:,.0f}')]
       row += [_spread(values['model'][score], '{:.4f}') for values in (test, valid)]
       usage = test['usage']
       row += [_spread(usage[path], '{:.1%}') if path in usage else '' for path in paths]
       found.append(row)
     for row in self.static():
-      cells = [f'{row.name} alone', *[''] * (len(keys) - 1)]
+      cells = [row.name, *[''] * (len(keys) - 1)]
       cells += [_spread(row.macs, '{:,.0f}'), _spread(row.scores[score], '{:.4f}')]
       found.append([*cells, *[''] * (1 + len(paths))])
     return found
 
   def static(self) -> list[Row]:
-    """The experts by themselves; once, where variants share them."""
-    found: dict[tuple[Any, ...], Row] = {}
-    for run in self.runs.values():
+    """The experts by themselves; once, where variants share them.
+
+    Where they do not, the name of a row says in which settings its variants differ
+    from those of the expert's other rows.
+    """
+    experts: dict[str, dict[tuple[float, ...], tuple[Row, list[str]]]] = {}
+    for name, run in self.runs.items():
       for row in static_rows(run, 'test'):
-        key = (row.name, *row.macs, *row.scores[self.main_score])
-        found.setdefault(key, row)
-    return list(found.values())
+        same = experts.setdefault(row.name, {})
+        numbers = (*row.macs, *row.scores[self.main_score])
+        same.setdefault(numbers, (row, []))[1].append(name)
+    return [
+      dataclasses.replace(row, name=f'{row.name} alone{where}')
+      for same in experts.values()
+      for (row, _), where in zip(
+        same.values(),
+        self._differences([names for _, names in same.values()]),
+        strict=True,
+      )
+    ]
+
+  def _differences(self, groups: Sequence[Sequence[str]]) -> list[str]:
+    """For groups of variants, the settings that tell one group from another."""
+    keys = next(iter(self.settings.values()))
+    found: list[list[str]] = [[] for _ in groups]
+    for key in keys:
+      texts = [
+        '|'.join(dict.fromkeys(label(self.settings[name][key]) for name in names))
+        for names in groups
+      ]
+      if len(set(texts)) > 1:
+        for parts, text in zip(found, texts, strict=True):
+          parts.append(f'{key}={text}')
+    return [f' ({", ".join(parts)})' if parts else '' for parts in found]
 
   def text(self) -> str:
     """The table as lines of text, with what its numbers are."""
-    rows = self.cells()
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-      '  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-      for row in rows
-    ]
-    return '\n'.join([self._title(), *lines])
+    return f'{self._title()}\n{as_text(self.cells())}'
 
   def _title(self) -> str:
     run = next(iter(self.runs.values()))
     several = len(run.main.seeds) > 1
     spread = ', ± 95 % interval of the mean (Student t)' if several else ''
     stamp = f' [{_STAND_IN.upper()}]' if self.origin == _STAND_IN else ''
+    missing = f' Not finished: {", ".join(self.missing)}.' if self.missing else ''
     return (
       f'{run.dataset}{stamp}: {len(self.runs)} variants, {len(run.main.seeds)} seeds'
       f'{spread}; {run.sizes["test"]:,} test examples. Last columns: share of the test '
-      'examples by path.'
+      f'examples by path.{missing}'
     )
 
 
-def write_table(workdir: Path, settings: Mapping[str, Mapping[str, Any]]) -> SweepTable:
+def write_table(
+  workdir: Path, settings: Mapping[str, Mapping[str, Any]], missing: Sequence[str] = ()
+) -> SweepTable:
   """Writes `results.csv` and `results.html` from the finished runs of a sweep.
 
   Args:
     workdir: of the sweep; each variant has a folder in it.
-    settings: value by swept key, of each variant by its folder's name.
+    settings: value by swept key, of each finished variant by its folder's name.
+    missing: names of the variants that are not finished.
 
   Raises:
     DataError: a file of a run is missing, damaged or of another run.
   """
   runs = {name: read_run(workdir / name) for name in settings}
-  table = SweepTable(workdir, settings, runs)
+  table = SweepTable(workdir, settings, runs, missing)
   records = table.records()
   columns = list({column: None for record in records for column in record})
   with _whole(workdir / 'results.csv') as file:
@@ -160,13 +189,15 @@ def _page(table: SweepTable) -> str:
   svg = plots.render('sweep', title, _painter(table), (7.0, 4.6))
   alarm = '<p class="alarm">SYNTHETIC STAND-IN: the data are made up.</p>'
   links = ', '.join(
-    f'<a href="{escape(name)}">{escape(name)}</a>' for name in table.settings
+    f'<a href="{quote(name)}/">{escape(name)}</a>' for name in table.settings
   )
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     f'<title>{escape(table.workdir.resolve().name)}</title>\n'
     f'<style>{_CSS}</style>\n</head>\n<body>\n{alarm if stand_in else ""}\n{svg}\n'
-    f'<pre>{escape(table.text())}</pre>\n<p>Runs: {links}</p>\n</body>\n</html>\n'
+    f'<pre>{escape(table.text())}</pre>\n<p>Folders of the runs: {links}.</p>\n'
+    '<p><code>python -m jdyn.report --workdir FOLDER</code> writes the report of one '
+    'into its folder.</p>\n</body>\n</html>\n'
   )
 
 
@@ -181,19 +212,19 @@ def _painter(table: SweepTable):
     for name, run in table.runs.items():
       test = run.main.scores['test']
       (_, first), *others = table.settings[name].items()
-      line = ', '.join(f'{key}={_value(value)}' for key, value in others)
-      point = (_value(first), estimate(test['macs']), estimate(test['model'][score]))
+      line = ', '.join(f'{key}={label(value)}' for key, value in others)
+      point = (label(first), estimate(test['macs']), estimate(test['model'][score]))
       lines.setdefault(line, []).append(point)
     key = next(iter(next(iter(table.settings.values()))))
     for line, points in lines.items():
-      label = f'by {key}' + (f', {line}' if line else '')
-      _errorbars(axes, [p[1] for p in points], [p[2] for p in points], 'o-', label)
+      name = f'by {key}' + (f', {line}' if line else '')
+      _errorbars(axes, [p[1] for p in points], [p[2] for p in points], 'o-', name)
       for text, x, y in points:
         place = {'xytext': (5, 5), 'textcoords': 'offset points', 'fontsize': 8}
         axes.annotate(text, (x.mean, y.mean), **place)
     for row in table.static():
       at = [estimate(row.macs)], [estimate(row.scores[score])]
-      _errorbars(axes, *at, 's', f'{row.name} alone')
+      _errorbars(axes, *at, 's', row.name)
     axes.xaxis.set_major_formatter(EngFormatter(sep=''))
     axes.margins(x=0.1, y=0.15)
     axes.set(xlabel='multiply-accumulates per example', ylabel=f'test {score}')
@@ -202,7 +233,7 @@ def _painter(table: SweepTable):
   return paint
 
 
-def _errorbars(axes, x: Sequence[Estimate], y: Sequence[Estimate], style, label):
+def _errorbars(axes, x: Sequence[Estimate], y: Sequence[Estimate], style, name):
   axes.errorbar(
     [at.mean for at in x],
     [at.mean for at in y],
@@ -211,7 +242,7 @@ def _errorbars(axes, x: Sequence[Estimate], y: Sequence[Estimate], style, label)
     fmt=style,
     linewidth=1,
     capsize=3,
-    label=label,
+    label=name,
   )
 
 
@@ -222,8 +253,3 @@ def _spread(values: Sequence[float], form: str) -> str:
   if found.count == 1:
     return mean
   return f'{mean} ± {form.format(found.high - found.mean)}'
-
-
-def _value(value: Any) -> str:
-  """A setting as a person writes it."""
-  return f'{value:.12g}' if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The tables that a command prints: scores and costs, and measured times."""
+"""The tables that a command prints: scores and costs, measured times, and sweeps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -61,6 +61,13 @@ def latency_table(
       ]
     )
   return table
+
+
+def label(value: Any) -> str:
+  """A setting as a person writes it."""
+  if isinstance(value, float) and float(f'{value:g}') == value:
+    return f'{value:g}'
+  return str(value)
 
 
 def as_text(table: Sequence[Sequence[str]]) -> str:

@@ -13,8 +13,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jdyn.evaluators.tables import label
+
 Axes = Mapping[str, tuple[Any, ...]]
 """Values by dotted key of the config, in the order in which they are varied."""
+
+_MAX_NAME = 255
+"""Bytes that common file systems allow in the name of a folder."""
 
 _BOOLS = {'true': True, 'false': False, '1': True, '0': False}
 
@@ -47,6 +52,8 @@ def parse(config: ConfigDict, arguments: Sequence[str]) -> Axes:
   axes: dict[str, tuple[Any, ...]] = {}
   for argument in arguments:
     key, equals, text = argument.partition('=')
+    if key == 'num_seeds':
+      raise GridError('num_seeds cannot be swept; every variant has the same --seeds.')
     if not equals:
       raise GridError(f'{key}: give the values to sweep, as in {key}=VALUE,VALUE.')
     if key in axes:
@@ -58,26 +65,35 @@ def parse(config: ConfigDict, arguments: Sequence[str]) -> Axes:
     axes[key] = values
   if not axes:
     raise GridError('Nothing to sweep; give --sweep.config.KEY=VALUE,VALUE.')
+  _name({key: max(values, key=lambda v: len(_text(v))) for key, values in axes.items()})
   return axes
 
 
 def variants(config: ConfigDict, axes: Axes) -> list[Variant]:
-  """All combinations of the values; the last key varies fastest."""
+  """All combinations of the values; the last key varies fastest.
+
+  Raises:
+    GridError: the name of a variant would be too long for a folder.
+  """
   found = []
   for values in itertools.product(*axes.values()):
     settings = dict(zip(axes, values, strict=True))
     own = config.copy_and_resolve_references()
     own.update_from_flattened_dict(settings)
-    parts = [f'{key}={_text(value)}' for key, value in settings.items()]
-    found.append(Variant(','.join(parts), settings, own))
+    found.append(Variant(_name(settings), settings, own))
   return found
 
 
-def label(value: Any) -> str:
-  """A value as a person writes it."""
-  if isinstance(value, float) and float(f'{value:g}') == value:
-    return f'{value:g}'
-  return str(value)
+def _name(settings: Mapping[str, Any]) -> str:
+  """Of the folder of a variant."""
+  name = ','.join(f'{key}={_text(value)}' for key, value in settings.items())
+  if len(name) > _MAX_NAME:
+    raise GridError(
+      f'{", ".join(settings)}: the name of a variant is of {len(name)} characters, and '
+      f'that of a folder may have {_MAX_NAME}. Sweep fewer keys at once, and set the '
+      'others with --config.KEY=VALUE in sweeps of their own.'
+    )
+  return name
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ train in one program, with one member per seed and variant (see `programs`), and
 leaves what it would have left by itself.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -180,13 +181,16 @@ class _Trainer:
 
   def train(self) -> tuple[selection.Best, Mapping[str, np.ndarray]]:
     """Trains to the end; the best epoch of each member, and its `hparams`."""
-    with Checkpoints(self._checkpoints) as checkpoints:
+    with contextlib.ExitStack() as stack:
+      checkpoints = stack.enter_context(Checkpoints(self._checkpoints))
       state, best, chain = self._begin(checkpoints)
       step = int(state.step[0])
       logs = VariantLogs(self._stage, self._contexts, step)
+      stack.callback(logs.close)
       total = self._stage.epochs * self._steps_per_epoch
       examples = self._stage.batch_size * self._num_members
       progress = Progress(self._title, total, step, examples)
+      stack.callback(progress.close)
       data = self._context.parallel.put(self._feed.data)
       calls = self._calls(step)
       for (start, steps), xs in zip(calls, self._feed.calls(calls), strict=True):
@@ -194,9 +198,9 @@ class _Trainer:
         metrics = jax.tree.map(np.asarray, metrics)
         self._context.first_step.report()
         step = start + steps
-        self._check_finite(state)
-        chain = chain_hash(chain, self._rows(start, steps))
         stopped = np.asarray(best.stopped)
+        self._check_finite(state, stopped)
+        chain = chain_hash(chain, self._rows(start, steps))
         logs.write(self._train_records(step, metrics, chain), stopped)
         text = f'step {step}/{total}  loss {metrics["loss"].mean():.4f}'
         epoch_done = step % self._steps_per_epoch == 0
@@ -211,8 +215,6 @@ class _Trainer:
         self._save_if_due(checkpoints, state, best, chain, step, done)
         if done:
           break
-      progress.close()
-      logs.close()
     best = jax.tree.map(np.asarray, best)
     return best, self._hparams(best.epoch * self._steps_per_epoch)
 
@@ -322,9 +324,9 @@ class _Trainer:
         'command goes on from there.'
       )
 
-  def _check_finite(self, state: TrainState) -> None:
-    """Raises NonFiniteError if a member has halted."""
-    halted = np.asarray(state.halted)
+  def _check_finite(self, state: TrainState, stopped: np.ndarray) -> None:
+    """Raises NonFiniteError if a member has halted that has not stopped before."""
+    halted = np.asarray(state.halted) & ~stopped
     if not halted.any():
       return
     member = int(np.argmax(halted))

@@ -23,6 +23,7 @@ from jdyn.data.load import load
 from jdyn.evaluators.sweep_table import SweepTable, write_table
 from jdyn.training import grid
 from jdyn.training.context import Context, FirstStep, StopFlag
+from jdyn.training.guard import NonFiniteError
 from jdyn.training.loop import train_experts
 from jdyn.training.parallel import Parallel
 from jdyn.training.stage import train_variants
@@ -53,6 +54,9 @@ def sweep(
 ) -> SweepTable:
   """Trains all variants that are not finished, and writes the table of results.
 
+  A variant whose training is not finite ends its program and no other: the table is
+  that of the variants that are finished, and the error comes after it.
+
   Args:
     config: a locked run config (`configs/base.py`).
     axes: the values that keys of it take; every combination is a variant.
@@ -64,24 +68,37 @@ def sweep(
     ConfigError: a variant cannot run; nothing was trained.
     DataError: the data is not what its format promises.
     WorkdirError: the folder is in use, or holds a run or another sweep.
-    NonFiniteError: a loss or gradient was not finite.
+    NonFiniteError: a loss or gradient of some variants was not finite.
     Preempted: SIGTERM came; the state is saved.
   """
   variants = grid.variants(config, axes)
   with contextlib.ExitStack() as stack:
     stack.callback(Lock(workdir).release)
+    stop = StopFlag()
+    stack.callback(stop.restore)
+    # What cannot run leaves the folder free for what can.
+    planned = _plan(variants, workdir, stop, FirstStep(started or time.time()))
     # A list keeps the order of the keys, which is that of the variants.
     swept = [[key, list(values)] for key, values in axes.items()]
     what = {'config': config.to_dict(), 'swept': swept, 'together': together}
     describe_sweep(workdir, what)
-    stop = StopFlag()
-    stack.callback(stop.restore)
-    planned = _plan(variants, workdir, stop, FirstStep(started or time.time()))
     groups = list(_groups(planned, together))
     _LOG.info('%d variants in %d programs.', len(planned), len(groups))
-    for group in groups:
-      _train_group(group, planned)
-  return write_table(workdir, {variant.name: variant.settings for variant in variants})
+    failures = list(_train_groups(groups, planned))
+    settings = {one.variant.name: one.variant.settings for one in planned}
+    if not failures:
+      return write_table(workdir, settings)
+    missing = [one.variant.name for one in planned if not one.finished()]
+    for name in missing:
+      del settings[name]
+    if settings:
+      write_table(workdir, settings, missing)
+  others = f' {workdir / "results.csv"} is of the others.' if settings else ''
+  raise NonFiniteError(
+    f'{len(missing)} of {len(planned)} variants are not finished.{others} '
+    f'{" ".join(failures)} The same command tries again; for other values give another '
+    '--workdir.'
+  )
 
 
 def _plan(
@@ -124,6 +141,21 @@ def _groups(planned: Sequence[_Planned], together: int) -> Iterator[list[_Planne
   for group in found.values():
     size = together or len(group)
     yield from (group[k : k + size] for k in range(0, len(group), size))
+
+
+def _train_groups(
+  groups: Sequence[Sequence[_Planned]], everyone: Sequence[_Planned]
+) -> Iterator[str]:
+  """Trains all programs; says of each that was not finite what happened."""
+  for group in groups:
+    try:
+      _train_group(group, everyone)
+    except NonFiniteError as error:
+      names = ', '.join(one.variant.name for one in group)
+      one_program = ' (one program)' if len(group) > 1 else ''
+      failure = f'{names}{one_program}: {error}'
+      _LOG.error('%s', failure)
+      yield failure
 
 
 def _train_group(group: Sequence[_Planned], everyone: Sequence[_Planned]) -> None:

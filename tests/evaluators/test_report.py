@@ -367,6 +367,16 @@ def test_no_curve_without_gate_logits(tmp_path):
   assert not any(table[0][0] == 'budget' for table in page.tables)
 
 
+def test_no_curve_for_a_gate_that_mixes_its_paths(made):
+  main = read_run(made('gated')[0]).main
+  test = main.predictions['test']
+  mixed = {path: 0.9 * share + 0.05 for path, share in test.weights.items()}
+  test = dataclasses.replace(test, weights=mixed)
+  soft = dataclasses.replace(main, predictions={**main.predictions, 'test': test})
+  assert curve.points(main, Multiclass(num_outputs=3))
+  assert curve.points(soft, Multiclass(num_outputs=3)) == []
+
+
 def test_measured_times(made):
   page = Page(made('gated')[2])
   table = page.table('batch')

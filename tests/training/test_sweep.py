@@ -9,13 +9,18 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import base
 from jdyn import build
+from jdyn.data.dataset import DataError
 from jdyn.evaluators.predictions import Predictions
+from jdyn.evaluators.report.run import read_run
+from jdyn.evaluators.sweep_table import SweepTable
+from jdyn.evaluators.tables import label
 from jdyn.inference import TrainedRun
 from jdyn.metrics.interval import summarize
 from jdyn.training import grid, stage, variables
@@ -27,6 +32,7 @@ from jdyn.training.programs import MEMBERS, over_members
 from jdyn.training.workdir import Lock, WorkdirError
 from tests import toys
 from tests.conftest import ROOT
+from tests.evaluators.fake_run import FakeRun
 
 EXPERTS = ('image', 'text')
 AXES = {
@@ -63,7 +69,7 @@ def sweep(tmp_path, monkeypatch):
 @pytest.fixture
 def no_table(monkeypatch):
   """The table is tested by itself; drawing its plot takes a second."""
-  monkeypatch.setattr(sweeping, 'write_table', lambda workdir, settings: None)
+  monkeypatch.setattr(sweeping, 'write_table', lambda *args: None)
 
 
 @pytest.fixture
@@ -300,14 +306,68 @@ def test_a_sweep_that_was_stopped_ends_as_one_that_was_not(
   assert len(want) == 4 * (3 * 4) + 1
 
 
-def test_what_cannot_run_is_named_before_anything_is_trained(sweep, programs, tmp_path):
-  axes = {'gate.temperature.init_value': (1.0, 0.0)}
+def test_what_cannot_run_is_named_before_anything_is_trained(
+  sweep, programs, no_table, monkeypatch, tmp_path
+):
+  axes = {'optimizer.learning_rate.init_value': (1.0, 0.0)}
   with pytest.raises(build.ConfigError, match='init_value=0: An exponential'):
-    sweep(_config(gate__temperature__name='exponential'), axes)
+    sweep(_config(optimizer__learning_rate__name='exponential'), axes)
   with pytest.raises(build.ConfigError, match='batch_size=0: main: batch_size=0 must'):
     sweep(_config(), {'batch_size': (8, 0)}, 'other')
   assert programs == []
   assert not list(tmp_path.glob('*/*/stages'))
+  monkeypatch.setattr(sweeping, '_train_group', lambda group, everyone: None)
+  sweep(_config(), {'batch_size': (8, 4)}, 'other')  # Its folder is not taken.
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'init_value': 0.0}, 'init_value=0.0 must be greater'),
+    ({'name': 'linear', 'end_value': -0.5}, 'end_value=-0.5 must be greater'),
+    ({'warmup': 1.0}, 'warmup=1.0 starts from a temperature of 0'),
+  ],
+)
+def test_a_gate_is_never_divided_by_zero(options, message):
+  config = _config(
+    **{f'gate__temperature__{key}': value for key, value in options.items()}
+  )
+  with pytest.raises(build.ConfigError, match=f'main: gate.temperature.{message}'):
+    build.stage(config, toys.SPEC)
+
+
+def test_one_variant_that_diverges_does_not_lose_the_others(
+  sweep, programs, monkeypatch
+):
+  tables = []
+  monkeypatch.setattr(sweeping, 'write_table', lambda *args: tables.append(args[1:]))
+  key = 'optimizer.learning_rate.init_value'
+  bad, good = f'{key}=1e+38', f'{key}=0.001'
+  for _ in range(2):  # The second time it goes on with what failed, and fails again.
+    with pytest.raises(NonFiniteError, match=rf'1 of 2 .* {re.escape(bad)}: Non-fin'):
+      sweep(_config(epochs=2), {key: (1e38, 1e-3)})
+    assert tables.pop() == ({good: {key: 1e-3}}, [bad])
+  assert [name for name, _ in programs] == ['image', 'text', 'main', 'main', 'main']
+
+
+def test_a_variant_that_is_done_cannot_end_the_others(sweep, no_table, monkeypatch):
+  update = stage.selection.update
+
+  def stop_the_second(best, *args, **options):
+    stopped = best.stopped | (jnp.arange(len(best.stopped)) == 1)
+    return dataclasses.replace(update(best, *args, **options), stopped=stopped)
+
+  monkeypatch.setattr(stage.selection, 'update', stop_the_second)
+  # From the second epoch on, the second variant divides by what is 0 in float32.
+  config = _config(epochs=3, gate__temperature__name='linear')
+  config.gate.temperature.epochs = 1.0
+  axes = {'gate.temperature.end_value': (0.5, 1e-45)}
+  workdir = sweep(config, axes)
+  lengths = [
+    len(read_lines(workdir / variant.name / 'stages' / 'main' / 'metrics.jsonl'))
+    for variant in grid.variants(config, axes)
+  ]
+  assert lengths[0] == 3 * lengths[1]
 
 
 @pytest.mark.filterwarnings('ignore:overflow')
@@ -350,7 +410,7 @@ def test_the_table_and_the_runs_behind_it(sweep, monkeypatch):
     rows = list(csv.DictReader(file))
   assert len(rows) == 4 * 3
   for row in rows:
-    budget = grid.label(float(row['config.loss.budget']))
+    budget = label(float(row['config.loss.budget']))
     name = f'loss.budget={budget},gate.mode={row["config.gate.mode"]}'
     folder = workdir / name / 'stages' / 'main'
     result = json.loads((folder / 'result.json').read_text())
@@ -374,11 +434,26 @@ def test_the_table_and_the_runs_behind_it(sweep, monkeypatch):
   page = (workdir / 'results.html').read_text()
   assert '[synthetic stand-in]' in page
   assert page.count('<svg') == 1
+  assert 'href="loss.budget%3D0%2Cgate.mode%3Dsoft/"' in page
+  with pytest.raises(DataError, match='this is the folder of a sweep; give one of its'):
+    read_run(workdir)
   run = TrainedRun(workdir / 'loss.budget=0,gate.mode=soft')
   inputs = {name: stand_in.splits['test'].inputs[name][:3] for name in EXPERTS}
   want = Predictions.load(run.workdir / 'stages' / 'main' / 'predictions_test.npz')
   got = run.predict(inputs, seed=2)
   np.testing.assert_allclose(got.logits, want.logits[2, :3], atol=1e-5)
+
+
+def test_experts_that_differ_say_in_what(tmp_path):
+  axes = {'loss.budget': (0.0, 0.1), 'seed': (0, 7)}
+  settings = {v.name: v.settings for v in grid.variants(_config(), axes)}
+  for name, own in settings.items():
+    FakeRun(seeds=(own['seed'],), examples=40 + own['seed']).write(tmp_path / name)
+  runs = {name: read_run(tmp_path / name) for name in settings}
+  names = [row.name for row in SweepTable(tmp_path, settings, runs).static()]
+  assert names == [
+    f'{path} alone (seed={seed})' for path in ('cheap', 'dear') for seed in (0, 7)
+  ]
 
 
 def test_values_are_read_in_the_type_of_the_key():
@@ -428,6 +503,8 @@ def test_values_are_read_in_the_type_of_the_key():
     (['epochs=1.5'], "epochs='1.5' must be a whole number"),
     (['loss=1'], 'loss holds keys and no value'),
     (['model.paths=text'], 'model.paths is a tuple'),
+    (['num_seeds=1,2'], 'num_seeds cannot be swept'),
+    ([f'data.root={"x" * 250}'], 'Sweep fewer keys at once'),
     ([], 'Nothing to sweep'),
   ],
 )
@@ -444,12 +521,13 @@ def test_a_sweep_that_cannot_be_names_its_key(arguments, message):
     ('--sweep.loss.budget=1', 'swept keys start with --sweep.config.'),
     ('--config.epochs=3', 'error: Nothing to sweep'),
     ('loss.budget=3', "Unknown arguments ['loss.budget=3']"),
+    ('--config.num_seeds=3', 'error: --seeds and --config.num_seeds say the same'),
   ],
 )
 def test_the_command_refuses_in_one_line_and_without_jax(argument, message):
   command = ['-X', 'importtime', '-m', 'jdyn.sweep', '--config']
   done = subprocess.run(
-    [sys.executable, *command, 'configs/digits_dyn.py', argument],
+    [sys.executable, *command, 'configs/digits_dyn.py', '--seeds=2', argument],
     cwd=ROOT,
     capture_output=True,
     text=True,

@@ -38,9 +38,11 @@ class Point:
 
 
 def points(stage: Stage, task: Task) -> list[Point]:
-  """The curve; empty for predictions that have no gate logits."""
+  """The curve; empty without gate logits, and for a gate that mixes its paths."""
   valid, test = stage.predictions['valid'], stage.predictions['test']
   if valid.gate_logits is None or test.gate_logits is None:
+    return []
+  if not all(np.isin(share, (0, 1)).all() for share in test.weights.values()):
     return []
   costs = np.array([stage.path_macs[path] for path in test.paths], np.float64)
   budgets = np.linspace(costs.min(), costs.max(), BUDGETS)

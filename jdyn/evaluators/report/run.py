@@ -23,6 +23,8 @@ SPLITS = ('test', 'valid')
 LATENCY = 'latency.json'
 """Measured times of the main model, if `python -m jdyn.evaluate --time` wrote them."""
 
+_SWEEP = 'sweep.json'
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -122,6 +124,11 @@ def read_run(workdir: Path) -> Run:
     DataError: a file is missing, damaged or of another run; the message names it
       and says what to do.
   """
+  if (workdir / _SWEEP).exists():
+    raise DataError(
+      f'{workdir / _SWEEP}: this is the folder of a sweep; give one of its runs, which '
+      'are the folders in it, or look at its results.html.'
+    )
   config = _read_json(workdir / 'config.json')
   with _fields_of(workdir / 'config.json'):
     model = config['model']['name']
