@@ -1,5 +1,8 @@
 """Trained runs: the chosen path alone, a budget, files, and export."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -232,6 +235,22 @@ def test_a_static_model_is_exported_and_predicts_whole(static):
 def test_a_static_model_has_nothing_to_choose(static, options):
   with pytest.raises(ValueError, match='has no paths to choose from'):
     static.predict(_batch(3), **options)
+
+
+def test_soft_weights_need_every_path(run, tmp_path):
+  """As a gate that is evaluated as it was trained."""
+  workdir = tmp_path / 'soft'
+  shutil.copytree(run.workdir, workdir)
+  path = workdir / 'stages' / 'main' / 'result.json'
+  result = json.loads(path.read_text())
+  result['hparams']['gate_hard'] = [False, False]
+  path.write_text(json.dumps(result))
+  soft = jdyn.load(workdir)
+  weights = soft.predict(_batch(5)).weights['text']
+  assert ((weights > 0) & (weights < 1)).all()
+  for options in (dict(policy='ladder'), dict(budget='5k')):
+    with pytest.raises(ValueError, match='soft weights'):
+      soft.predict(_batch(5), **options)
 
 
 @pytest.mark.parametrize(
