@@ -60,3 +60,31 @@ def train(tmp_path, monkeypatch):
     return workdir
 
   return run
+
+
+_FAST = {
+  'jax_disable_most_optimizations': True,
+  'jax_persistent_cache_min_compile_time_secs': 0.1,
+  'jax_persistent_cache_min_entry_size_bytes': -1,
+}
+
+
+# Per module: a package's fixture would live on into the tests of other folders.
+@pytest.fixture(scope='module')
+def compile_fast(tmp_path_factory):
+  """Compiles fast and once: for many programs that each run for a moment."""
+  temporary = tmp_path_factory.getbasetemp() / 'xla'
+  folder = jax.config.jax_compilation_cache_dir or temporary
+  settings = {**_FAST, 'jax_compilation_cache_dir': str(folder)}
+  before = {name: jax.config.values[name] for name in settings}
+  _set(settings)
+  yield
+  _set(before)
+
+
+def _set(values):
+  from jax.experimental.compilation_cache import compilation_cache
+
+  for name, value in values.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()

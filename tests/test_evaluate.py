@@ -14,6 +14,8 @@ from jdyn.inference import TrainedRun
 from jdyn.ops import dispatcher
 from tests import toys
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 SEEDS = (5, 6)
 DATASET = Dataset(
   spec=toys.SPEC,

@@ -15,6 +15,8 @@ from jdyn.evaluators import latency
 from jdyn.evaluators.predictions import Predictions
 from tests import toys
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 SEEDS = (5, 6)
 POLICIES = ('dense', 'ladder', 'buckets', 'auto')
 
