@@ -24,9 +24,10 @@ import jax
 import numpy as np
 
 from benchmarks.real_data import groups, settings
-from benchmarks.rows import device, row, write_rows
+from benchmarks.rows import row, write_rows
 from jdyn.data.rows import SplitRows
 from jdyn.evaluators.budget import choose
+from jdyn.evaluators.latency import device_name
 from jdyn.evaluators.predictions import Predictions, executed_macs, reroute
 from jdyn.inference import TrainedRun
 from jdyn.metrics.interval import Summary, summarize
@@ -167,7 +168,7 @@ def main() -> None:
   for name in options.configs:
     found = benchmark(name, options.data, options.seeds, options.out)
     rows += found
-    print(f'\n{name} on {device()}')
+    print(f'\n{name} on {device_name()}')
     print(
       '| asked MACs | delivered | worst seed | thresholds alone | test accuracy, % '
       '| gain over lot | ms, batch 128 | dense | ms, one by one | dense |'

@@ -31,11 +31,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.rows import device, row, write_rows
+from benchmarks.rows import row, write_rows
 from jdyn import build
 from jdyn.data.load import load
 from jdyn.data.pipeline import assemble
 from jdyn.evaluators.conditional import conditional, path_costs
+from jdyn.evaluators.latency import device_name
 from jdyn.ops.timing import interleave
 
 BATCHES = {'mmimdb': (1, 32, 128, 256), 'mosei': (1, 32, 128)}
@@ -169,7 +170,7 @@ def main() -> None:
     network = Network(name)
     costs = network.stage.costs
     print(
-      f'\n{name} on {device()}, load {os.getloadavg()[0]:.1f}: MACs dense '
+      f'\n{name} on {device_name()}, load {os.getloadavg()[0]:.1f}: MACs dense '
       f'{costs.total:,}, '
       + ', '.join(f'{path} {macs:,}' for path, macs in costs.paths.items())
     )

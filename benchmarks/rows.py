@@ -1,14 +1,13 @@
 """The rows that every benchmark writes: one JSON object per line."""
 
-import contextlib
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jdyn.evaluators.latency import device_name
 
 
 def row(
@@ -27,7 +26,7 @@ def row(
     'unit': unit,
     'baseline': baseline,
     'ratio': ratio,
-    'device': device(),
+    'device': device_name(),
     'versions': {'jax': jax.__version__, **(versions or {})},
     **more,
   }
@@ -36,12 +35,3 @@ def row(
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
   """Writes one object per line."""
   path.write_text(''.join(json.dumps(entry) + '\n' for entry in rows))
-
-
-def device() -> str:
-  """The processor's name and the cores that this process may use."""
-  name = platform.processor()
-  with contextlib.suppress(OSError):
-    lines = Path('/proc/cpuinfo').read_text().splitlines()
-    name = next(x.split(':')[1].strip() for x in lines if x.startswith('model name'))
-  return f'{name}, {len(os.sched_getaffinity(0))} cores'

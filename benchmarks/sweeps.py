@@ -22,7 +22,8 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from benchmarks.rows import device, row, write_rows
+from benchmarks.rows import row, write_rows
+from jdyn.evaluators.latency import device_name
 from jdyn.training import cli, grid
 from jdyn.training.sweep import sweep
 
@@ -106,7 +107,7 @@ def main() -> None:
     )
     for how, value in seconds.items()
   ]
-  print(f'{device()}; {options.config}, {options.epochs} epochs')
+  print(f'{device_name()}; {options.config}, {options.epochs} epochs')
   for found in rows:
     print(f'{found["name"]:60} {found["value"]:8.1f} s  {found["ratio"]:.1f}x')
   if options.json:

@@ -42,11 +42,12 @@ import h5py
 import jax
 import numpy as np
 
-from benchmarks.rows import device, row, write_rows
+from benchmarks.rows import row, write_rows
 from jdyn import build
 from jdyn.data import pipeline
 from jdyn.data.load import load
 from jdyn.data.order import split_steps, train_rows
+from jdyn.evaluators.latency import device_name
 from jdyn.models.precomputed import logits_key
 from jdyn.training.feed import DeviceFeed, HostFeed
 from jdyn.training.parallel import Parallel
@@ -260,7 +261,9 @@ def main():
       data = root / 'multimodal_imdb.hdf5'
       original = Original(args.original, args.original_python, data, threads)
 
-    print(f'{device()}; {threads} threads on each side, load {os.getloadavg()[0]:.1f}')
+    print(
+      f'{device_name()}; {threads} threads on each side, load {os.getloadavg()[0]:.1f}'
+    )
     print(f'reading and checking the file once: {rows[0]["value"]:.1f} s')
     print(f'{"examples/s":42}{"ours":>12}{"original":>12}{"ratio":>8}   range')
     for network in args.networks:
