@@ -34,13 +34,14 @@ def count_macs(fn: Callable, *specs: Any, trip_count: int | None = None) -> int:
   Args:
     fn: a function of arrays; every argument is traced.
     *specs: arrays or `jax.ShapeDtypeStruct`s, or trees of them.
-    trip_count: how often the body of each `while_loop` runs, as measured (for
-      example the mean number of solver steps, rounded up).
+    trip_count: how often the body of each `while_loop` runs, as measured. If None,
+      a loop that counts its rounds up to a constant is charged all of them (a solver
+      with a cap of steps: the cap).
 
   Raises:
-    ValueError: `fn` holds a `while_loop` and `trip_count` is not given, or an
-      operation whose inner count would be too low (`shard_map`, `pmap`,
-      `pallas_call`, ragged products).
+    ValueError: `fn` holds a `while_loop` without such a constant and `trip_count` is
+      not given, or an operation whose inner count would be too low (`shard_map`,
+      `pmap`, `pallas_call`, ragged products).
   """
   return _jaxpr_macs(jax.make_jaxpr(fn)(*specs).jaxpr, trip_count)
 
@@ -142,13 +143,14 @@ def _equation_macs(equation: core.JaxprEqn, trip_count: int | None) -> int:
   if name == 'cond':
     return max(inside(branch) for branch in params['branches'])
   if name == 'while':
-    if trip_count is None:
+    rounds = _most_rounds(params['cond_jaxpr']) if trip_count is None else trip_count
+    if rounds is None:
       raise ValueError(
         'count_macs: the function holds a while_loop, whose number of rounds is '
         'not in the program; measure it and pass trip_count.'
       )
     body, condition = inside(params['body_jaxpr']), inside(params['cond_jaxpr'])
-    return trip_count * body + (trip_count + 1) * condition
+    return rounds * body + (rounds + 1) * condition
   if name == 'custom_linear_solve':
     # Of its four programs the forward pass runs the solver alone.
     return inside(params['jaxprs'].solve)
@@ -158,6 +160,19 @@ def _equation_macs(equation: core.JaxprEqn, trip_count: int | None) -> int:
       'the function that it wraps.'
     )
   return inside(params)
+
+
+def _most_rounds(condition: core.ClosedJaxpr) -> int | None:
+  """The constant n of a loop that runs while `counter < n` (and maybe other things)."""
+  bounds = [
+    equation.invars[1].val
+    for equation in condition.jaxpr.eqns
+    if equation.primitive.name == 'lt'
+    and equation.invars[0] in condition.jaxpr.invars
+    and jnp.issubdtype(equation.invars[0].aval.dtype, jnp.integer)
+    and isinstance(equation.invars[1], core.Literal)
+  ]
+  return int(bounds[0]) if len(bounds) == 1 else None
 
 
 def _jaxprs(value: Any) -> Iterator[core.Jaxpr]:

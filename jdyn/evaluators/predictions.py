@@ -29,6 +29,9 @@ _DAMAGE = (
 )
 
 
+_UNSPENT = 'unspent_macs'
+
+
 @dataclasses.dataclass(frozen=True)
 class Predictions:
   """Predictions of `S` seeds on `N` examples.
@@ -42,6 +45,10 @@ class Predictions:
     about: strings and numbers worth keeping: stage, split, origin, class names, ...
     gate_logits: `[S, N, K]`; None where no gate chooses among paths.
     paths: the names of the gate's `K` paths, in its order; else empty.
+    solver: what the solvers of equilibrium models did, `[S, N, ...]` by names such as
+      `solver/fused/steps` (see `jdyn.fusions.equilibrium`).
+    unspent_macs: `[S, N]` by path, or by '' of a model without paths: what an example
+      needed less than the model's MACs, because its solvers converged early.
   """
 
   ids: np.ndarray
@@ -52,6 +59,8 @@ class Predictions:
   about: Mapping[str, Any]
   gate_logits: np.ndarray | None = None
   paths: tuple[str, ...] = ()
+  solver: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  unspent_macs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   @property
   def num_seeds(self) -> int:
@@ -63,6 +72,8 @@ class Predictions:
     arrays = {'ids': self.ids, 'label': self.label, 'logits': self.logits}
     arrays |= {f'expert_logits/{k}': v for k, v in self.expert_logits.items()}
     arrays |= {f'weights/{k}': v for k, v in self.weights.items()}
+    arrays |= {f'solver/{k}': v for k, v in self.solver.items()}
+    arrays |= {f'unspent_macs/{k}': v for k, v in self.unspent_macs.items()}
     if self.gate_logits is not None:
       arrays |= {'gate_logits': self.gate_logits, 'paths': np.array(self.paths)}
     arrays['about'] = np.array(json.dumps(dict(self.about), sort_keys=True))
@@ -83,7 +94,7 @@ class Predictions:
         arrays = {name: file[name] for name in file.files}
       about = json.loads(str(arrays.pop('about')))
       paths = tuple(arrays.pop('paths').tolist()) if 'paths' in arrays else ()
-      named = {'expert_logits': {}, 'weights': {}}
+      named = {'expert_logits': {}, 'weights': {}, 'solver': {}, 'unspent_macs': {}}
       for name in [name for name in arrays if '/' in name]:
         group, key = name.split('/', 1)
         named[group][key] = arrays.pop(name)
@@ -110,6 +121,7 @@ def from_outputs(
     paths: of a gated model, in the order of its gate's logits. The outputs do not
       tell: their dicts come sorted out of a compiled program.
   """
+  aux = outputs.aux
   return Predictions(
     ids=split.ids,
     label=split.label,
@@ -117,8 +129,12 @@ def from_outputs(
     expert_logits=outputs.unimodal,
     weights=outputs.weights,
     about=about,
-    gate_logits=outputs.aux['gate_logits'] if paths else None,
+    gate_logits=aux['gate_logits'] if paths else None,
     paths=tuple(paths),
+    solver={name: aux[name] for name in aux if 'solver' in name.split('/')},
+    unspent_macs={
+      name.rpartition('/')[0]: aux[name] for name in aux if name.endswith(_UNSPENT)
+    },
   )
 
 
@@ -184,19 +200,25 @@ def executed_macs(
   predictions: Predictions, path_macs: Mapping[str, int], total_macs: int
 ) -> np.ndarray:
   """Multiply-accumulates `[S, N]` that each example must execute."""
-  shape = predictions.logits.shape[:2]
+  shape, unspent = predictions.logits.shape[:2], predictions.unspent_macs
+  everything = float(total_macs) - sum(unspent.values(), np.zeros(shape))
   if not path_macs:
-    return np.full(shape, float(total_macs))
-  weights = np.stack([predictions.weights[path] for path in path_macs], axis=-1)
-  costs = np.array(list(path_macs.values()), np.float64)
-  one_hot = np.isin(weights, (0, 1)).all()
-  return weights @ costs if one_hot else np.full(shape, float(total_macs))
+    return everything
+  weights = {path: predictions.weights[path] for path in path_macs}
+  if not all(np.isin(weight, (0, 1)).all() for weight in weights.values()):
+    return everything
+  return sum(
+    weights[path] * (float(path_macs[path]) - unspent.get(path, 0.0))
+    for path in path_macs
+  )
 
 
 def _per_seed(task, logits: np.ndarray, label: np.ndarray) -> dict[str, list[float]]:
   """Scores of `[S, N, ...]` logits: one list entry per seed."""
   batch = {'label': label, 'mask': np.ones(len(label), np.float32)}
   rows: Sequence[Mapping[str, float]] = [
-    task.scores(task.sums(Outputs(logits=one_seed), batch)) for one_seed in logits
+    task.scores(task.sums(Outputs(logits=one_seed), batch))
+    | task.scores_of_all(one_seed, label)
+    for one_seed in logits
   ]
   return {name: [float(row[name]) for row in rows] for name in rows[0]}

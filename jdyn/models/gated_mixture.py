@@ -92,16 +92,23 @@ class GatedMixture(nn.Module):
     return self.expert(path, inputs, train=train, hparams=hparams)
 
   def __call__(self, inputs: Modalities, *, train: bool, hparams) -> Outputs:
-    """Logits `[B, ..., C]`, each expert's in `unimodal`, the gate's in `weights`."""
+    """Logits `[B, ..., C]`, each expert's in `unimodal`, the gate's in `weights`.
+
+    `aux` has the gate's logits, and that of the experts as `path/name`.
+    """
     gated, known = self.route(inputs, train=train, hparams=hparams)
-    logits = {
-      path: self._finish(path, inputs, known, train=train, hparams=hparams).logits
+    outputs = {
+      path: self._finish(path, inputs, known, train=train, hparams=hparams)
       for path in self.paths
     }
+    logits = {path: outputs[path].logits for path in self.paths}
     stacked = jnp.stack([logits[path] for path in self.paths], axis=1)  # [B, K, ..., C]
     return Outputs(
       logits=jnp.einsum('bk,bk...->b...', gated.weights, stacked),
       unimodal=logits,
       weights={path: gated.weights[:, k] for k, path in enumerate(self.paths)},
-      aux={'gate_logits': gated.logits},
+      aux={'gate_logits': gated.logits}
+      | {
+        f'{path}/{name}': x for path in outputs for name, x in outputs[path].aux.items()
+      },
     )

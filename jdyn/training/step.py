@@ -14,7 +14,7 @@ from jdyn.ops.random import named_keys
 from jdyn.training.state import TrainState
 from jdyn.typing import Batch, Outputs
 
-RNGS = ('dropout', 'gate')
+RNGS = ('dropout', 'gate', 'probe')
 
 
 def cast(tree: Any, dtype) -> Any:
