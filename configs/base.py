@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 DATASETS = {
   'arrays': dict(file='data.npz', valid_fraction=0.15, split_seed=0),
   'avmnist': {},
-  'brca': dict(valid_fraction=0.2, split_seed=0),
+  'brca': dict(valid_fraction=0.2, split_seed=0, scaling='published'),
   'digits': dict(valid_fraction=0.15, test_fraction=0.25, split_seed=0),
   'mmimdb': dict(nan_rows='zero'),
   'mosei': dict(
@@ -23,7 +23,7 @@ DATASETS = {
     max_length=50,
   ),
   'mosi': dict(label='binary', valid_fraction=0.15, split_seed=0),
-  'rosmap': dict(valid_fraction=0.2, split_seed=0),
+  'rosmap': dict(valid_fraction=0.2, split_seed=0, scaling='published'),
 }
 
 # `features` of a head is set to the number of outputs; 0 elsewhere means no last layer.
@@ -43,7 +43,41 @@ ENCODERS = {
 FUSIONS = {
   'average': {},
   'concat': dict(flatten=True),
+  'equilibrium': dict(
+    features=0,
+    cell='residual',
+    groups=1,
+    epsilon=0.1,
+    state_scale=0.25,
+    solver='anderson',
+    history=5,
+    damping=1.0,
+    max_steps=20,
+    tol=1e-3,
+    adjoint='implicit',
+    adjoint_steps=20,
+    adjoint_tol=1e-3,
+    jacobian_probes=0,
+    jacobian_share=1.0,
+  ),
+  'equilibrium_released': dict(
+    cell='residual',
+    weighted=True,
+    relu_last=False,
+    groups=4,
+    over_steps=False,
+    layers=0,
+    solver='anderson',
+    max_steps=105,
+    stop='abs',
+    tol=1e-5,
+    adjoint_steps=106,
+    jacobian_probes=2,
+  ),
   'low_rank': dict(features=512, rank=128, train_factors=True),
+  'mm_dynamics': dict(
+    features=1000, dropout=0.5, fusion=dict(name='concat', flatten=True)
+  ),
   'multiplicative': dict(kind='matrix', features=0, context='', clip=None),
   'tensor': {},
 }
@@ -127,7 +161,8 @@ def schedule(init_value, end_value=None, *, name='constant', epochs=0.0, warmup=
   Args:
     init_value: after the warm-up.
     end_value: at the end; `init_value` if None.
-    name: constant, linear, exponential or cosine.
+    name: constant, linear, exponential, cosine, or staircase: constant until `epochs`
+      are over, then end, then every `epochs` a step by the same factor.
     epochs: over which it goes from init to end; 0 means all epochs of the stage.
     warmup: epochs of linear warm-up from 0.
   """
@@ -172,6 +207,19 @@ def stage(model=None):
   config.loss.per_expert = 0.0
   config.loss.budget = 0.0
   config.loss.balance = 0.0
+  # Of each view of fusion mm_dynamics: mean of its feature gates, and error of its
+  # confidence, which is to be the probability that the view gives to the true class.
+  config.loss.informativeness = 0.0
+  config.loss.confidence = 0.0
+  # 'detached' leaves the view's classifier out of that; 'compat', as released, not.
+  config.loss.confidence_target = 'detached'
+  # Squared norm of the Jacobians of equilibrium fusions (their `jacobian_probes`).
+  config.loss.jacobian = 0.0
+  # Schedules by which weights are multiplied, by name of the term: `schedule(0, 1, ...)`.
+  config.loss.schedules = ConfigDict()
+  # Factor on per_expert, informativeness and confidence by name of expert or view; 1
+  # for those that are not named.
+  config.loss.expert_weights = ConfigDict()
   # Unit of the budget term: 'macs' = MACs as a share of the dearest path's;
   # 'original' = share of traffic on the second path, whatever it costs.
   config.loss.budget_unit = 'macs'

@@ -29,12 +29,14 @@ from jdyn.models.input_names import input_names
 from jdyn.models.precomputed import Precomputed, hidden_key, logits_key
 from jdyn.optimizer import make_optimizer, make_schedule
 from jdyn.tasks import TASKS
+from jdyn.typing import Modalities, Outputs
 
 MAIN = 'main'
 """Name of the stage that the config's own keys describe."""
 
 _GATE_MODES = ('soft', 'straight_through', 'gumbel', 'gumbel_straight_through')
 _FREEZE = ('eval', 'none', 'compat')
+_HPARAMS = {'gate_temperature': 1.0, 'gate_hard': True}
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -322,7 +324,10 @@ class _Builder:
       read = getattr(model, 'gate_inputs', ())
       cached += [key for key in map(hidden_key, experts) if key in read]
 
-    costs = self._costs(model, paths)
+    run, variables, inputs = self._abstract(model)
+    costs = self._costs(run, variables, inputs, paths)
+    terms = self._terms(name, config.loss, paths, costs.paths)
+    self._check_terms(name, jax.eval_shape(run('__call__'), variables, inputs), terms)
     scale = 0.0 if config.freeze == 'compat' else config.optimizer.expert_scale
     select = config.select or self._task.main_score
     return Stage(
@@ -332,7 +337,7 @@ class _Builder:
       experts=experts,
       inputs=(*input_names(trained), *cached),
       task=self._task,
-      terms=self._terms(name, config.loss, paths, costs.paths),
+      terms=terms,
       costs=costs,
       make_optimizer=lambda steps: make_optimizer(
         config.optimizer.name,
@@ -368,7 +373,7 @@ class _Builder:
           name: self._module('encoder', ENCODERS, value[name]) for name in value
         }
       elif key == 'fusion':
-        fields[key] = self._module('fusion', FUSIONS, value)
+        fields[key] = self._fusion(value)
       elif key == 'gate':
         fields[key] = self._gate(value, len(entry['paths']), noise)
       elif key == 'experts':
@@ -420,10 +425,16 @@ class _Builder:
       noise=noise,
     )
 
+  def _fusion(self, entry) -> nn.Module:
+    """A fusion, after the one inside it."""
+    inner = {'fusion': self._fusion(entry['fusion'])} if 'fusion' in entry else {}
+    return self._module('fusion', FUSIONS, entry, **inner)
+
   def _module(self, kind: str, table, entry, **fixed) -> nn.Module:
     cls = _lookup(kind, table, entry.get('name', ''))
-    if 'axis_name' in {f.name for f in dataclasses.fields(cls)}:
-      fixed['axis_name'] = self._axis_name
+    known = {'axis_name': self._axis_name, 'num_outputs': self._spec.num_outputs}
+    fields = {f.name for f in dataclasses.fields(cls)}
+    fixed |= {name: known[name] for name in known.keys() & fields}
     return _make(kind, table, entry, **fixed)
 
   def _check_inputs(self, name: str, names: tuple[str, ...]) -> None:
@@ -433,10 +444,10 @@ class _Builder:
         f'the modalities {sorted(self._spec.modalities)}.'
       )
 
-  def _costs(self, model: nn.Module, paths: tuple[str, ...]) -> Costs:
+  def _abstract(self, model: nn.Module) -> tuple[Callable, Any, Modalities]:
+    """What runs a method of the model on one example, its variables, the example."""
     inputs = example_inputs(self._spec)
-    hparams = {'gate_temperature': 1.0, 'gate_hard': True}
-    options = {'train': False, 'hparams': hparams}
+    options = {'train': False, 'hparams': _HPARAMS}
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), inputs, **options))
 
     def run(method, *args):
@@ -444,6 +455,9 @@ class _Builder:
         variables, *args, inputs, method=method, **options
       )
 
+    return run, variables, inputs
+
+  def _costs(self, run, variables, inputs, paths: tuple[str, ...]) -> Costs:
     follow = {path: run('follow', path) for path in paths}
     by_path = cost.path_macs(None, follow, variables, inputs)
     leaves = jax.tree.leaves(variables.get('params', {}))
@@ -454,11 +468,23 @@ class _Builder:
     )
 
   def _terms(self, name, loss, paths, path_macs) -> Mapping[str, LossTerm]:
-    terms = {}
+    terms, factors = {}, loss.expert_weights.to_dict()
+    target = loss.confidence_target
+    for term in loss.schedules:
+      _lookup('term in loss.schedules:', LOSSES, term)
+    _one_of(f'{name}: loss.confidence_target', target, ('detached', 'compat'))
     if loss.supervised:
       terms['supervised'] = LOSSES['supervised'](self._task)
     if loss.per_expert:
-      terms['per_expert'] = LOSSES['per_expert'](self._task)
+      terms['per_expert'] = LOSSES['per_expert'](self._task, factors)
+    if loss.informativeness:
+      terms['informativeness'] = LOSSES['informativeness'](factors)
+    if loss.confidence:
+      terms['confidence'] = LOSSES['confidence'](
+        self._task, factors, detach=target == 'detached'
+      )
+    if loss.jacobian:
+      terms['jacobian'] = LOSSES['jacobian']()
     if (loss.budget or loss.balance) and not paths:
       raise ConfigError(
         f'{name}: loss.budget and loss.balance need a gated model; set both to 0.'
@@ -472,6 +498,24 @@ class _Builder:
     if not terms:
       raise ConfigError(f'{name}: every weight in loss is 0; nothing would be trained.')
     return terms
+
+  def _check_terms(
+    self, name: str, outputs: Outputs, terms: Mapping[str, LossTerm]
+  ) -> None:
+    """That the outputs of one example, and the task, have what every term reads."""
+    task, size = self._spec.task, self._spec.num_outputs
+    shape = (1, size) if task == 'multilabel' else (1,)
+    label = jnp.zeros(shape, jnp.int32 if task == 'multiclass' else jnp.float32)
+    batch = {'label': label, 'mask': jnp.ones(1), 'index': jnp.arange(1)}
+
+    def run(outputs):
+      for term in terms.values():
+        term.apply(outputs, batch, _HPARAMS, term.init(1), None)
+
+    try:
+      jax.eval_shape(run, outputs)
+    except ValueError as error:
+      raise ConfigError(f'{name}: {error}') from error
 
 
 def example_inputs(spec: DataSpec) -> Mapping[str, Any]:
@@ -532,8 +576,16 @@ def _schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Sche
     'gate_hard': lambda step: jnp.asarray(hard_mode & (step >= hard_from)),
   }
   for name in LOSSES:
-    schedules[f'weight_{name}'] = optax.constant_schedule(config.loss[name])
+    schedules[f'weight_{name}'] = _weight(config, name, steps_per_epoch)
   return schedules
+
+
+def _weight(config: ConfigDict, term: str, steps_per_epoch: int) -> optax.Schedule:
+  """The weight of a term of the objective by step."""
+  if term not in config.loss.schedules:
+    return optax.constant_schedule(config.loss[term])
+  factor = _schedule(config.loss.schedules[term], config.epochs, steps_per_epoch)
+  return lambda step: config.loss[term] * factor(step)
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

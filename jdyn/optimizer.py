@@ -15,18 +15,21 @@ def _ramp(name: str, init: float, end: float, steps: int) -> optax.Schedule:
     return optax.constant_schedule(init)
   if name == 'linear':
     return optax.linear_schedule(init, end, steps)
-  if name == 'exponential':
+  if name in ('exponential', 'staircase'):
     if init <= 0 or end <= 0:
       raise ValueError(
-        f'An exponential schedule needs positive values, got {init} and {end}.'
+        f'Schedule {name!r} needs positive values, got {init} and {end}.'
       )
+    if name == 'staircase':
+      return lambda step: init * (end / init) ** (step // steps)
     # Both ends are given, as for DynMM's temperature; optax's decay takes a rate.
     return lambda step: init * (end / init) ** (jnp.minimum(step, steps) / steps)
   if name == 'cosine':
     cosine = optax.cosine_decay_schedule(1.0, steps)
     return lambda step: end + (init - end) * cosine(step)
   raise ValueError(
-    f'Unknown schedule {name!r}; expected constant, linear, exponential or cosine.'
+    f'Unknown schedule {name!r}; expected constant, linear, exponential, staircase or '
+    'cosine.'
   )
 
 
@@ -36,9 +39,10 @@ def make_schedule(
   """A function of the step: linear warm-up from 0, then `name` from init to end.
 
   Args:
-    name: constant, linear, exponential or cosine.
+    name: constant, linear, exponential, staircase or cosine.
     init_value: at the end of the warm-up.
-    end_value: `steps` later; held from there on.
+    end_value: `steps` later; held from there on, but for `staircase`, which is constant
+      between and goes on to multiply by the same factor every `steps`.
     steps: from init to end.
     warmup_steps: before that.
   """

@@ -47,11 +47,16 @@ class Outputs:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Fused:
-  """What a fusion returns: one array, and the weight it gave to each input."""
+  """What a fusion returns: one array, and the weight it gave to each input.
+
+  A fusion that judges its inputs one by one also gives the logits of each in
+  `unimodal`.
+  """
 
   value: jax.Array
   weights: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
   aux: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+  unimodal: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from tests import kill
 
-COMMANDS = ('train', 'sweep', 'evaluate', 'prepare', 'report')
+COMMANDS = ('train', 'convert', 'sweep', 'evaluate', 'prepare', 'report')
 
 
 def _python(*arguments):

@@ -146,6 +146,13 @@ def test_schedules_go_from_init_to_end_and_stay(name, middle, warmup):
     np.testing.assert_allclose(rising, [0.0, 2.0, 4.0, 6.0], rtol=1e-6)
 
 
+def test_a_staircase_steps_by_the_same_factor_again_and_again():
+  schedule = make_schedule('staircase', 8.0, 2.0, steps=10, warmup_steps=2)
+  steps = np.array([0, 2, 11, 12, 21, 22, 32])
+  values = [float(schedule(jnp.asarray(step))) for step in steps]
+  np.testing.assert_allclose(values, [0.0, 8.0, 8.0, 2.0, 2.0, 0.5, 0.125], rtol=1e-6)
+
+
 def test_impossible_schedules_are_refused():
   with pytest.raises(ValueError, match="Unknown schedule 'step'"):
     make_schedule('step', 1.0, 1.0, 10)

@@ -5,7 +5,8 @@ call whatever the file asks for. `load_arrays` runs a machine that cannot: of th
 op codes it knows those that build plain values; a global is a mere token, and only
 the few names below, which every pickled array contains, are tokens; "call" looks
 the token up in a table of functions of this module. The result is checked to
-consist of plain values.
+consist of plain values. `RestrictedUnpickler` is that machine; a format that builds
+its arrays by other names is a subclass with another table.
 
 Memory stays proportional to the file: a length field that promises more bytes
 than the file has left is refused before anything is allocated, memo numbers do not
@@ -19,9 +20,9 @@ import pickle
 import pickletools
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -59,12 +60,12 @@ _MALFORMED = (
 )
 
 
-class _RefusedError(Exception):
-  """The pickle asks for something that arrays do not need."""
+class RefusedError(Exception):
+  """The pickle asks for something that arrays do not need; `run` makes it clear."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Global:
+class Global:
   """A name that the file may mention; only a token, never the object it names."""
 
   name: str
@@ -124,19 +125,19 @@ def _view(data: str | bytes, dtype: np.dtype, shape: tuple, order: str) -> np.nd
 
 def _call_dtype(code: str, *_flags: Any) -> _DType:
   if not _DTYPE.fullmatch(code):
-    raise _RefusedError(f'dtype {code!r:.40}')
+    raise RefusedError(f'dtype {code!r:.40}')
   return _DType(np.dtype(code))
 
 
 def _call_scalar(dtype: _DType, data: str | bytes) -> Any:
   if dtype.dtype.kind == 'O':
-    raise _RefusedError('a scalar of object type')
+    raise RefusedError('a scalar of object type')
   return _view(data, dtype.dtype, (1,), 'C')[0]
 
 
 def _call_encode(text: str, encoding: str) -> bytes:
   if encoding != 'latin1':
-    raise _RefusedError('_codecs.encode with another codec than latin1')
+    raise RefusedError('_codecs.encode with another codec than latin1')
   return text.encode('latin1')
 
 
@@ -150,7 +151,6 @@ _CALLS = {
   '_codecs.encode': _call_encode,
   '__builtin__.bytes': lambda: b'',  # How old protocols write no bytes at all.
 }
-_GLOBALS = {*_CALLS, 'numpy.ndarray'}  # The latter is only ever an argument.
 
 
 class _BoundedFile:
@@ -168,7 +168,7 @@ class _BoundedFile:
 
 def _refuse(name: str) -> Callable[[Any], None]:
   def refuse(_machine: Any) -> None:
-    raise _RefusedError(f'the op code {name}')
+    raise RefusedError(f'the op code {name}')
 
   return refuse
 
@@ -187,29 +187,63 @@ def _dispatch(**own: Callable[[Any], None]) -> dict[int, Callable[[Any], None]]:
 
 # The Python machine rather than the C one: its op codes can be taken away. It has
 # kept this form since Python 3.0, and other packages build on it too.
-class _ArrayUnpickler(pickle._Unpickler):
-  """The stack machine without imports, calls and instances."""
+class RestrictedUnpickler(pickle._Unpickler):
+  """The stack machine without imports, calls and instances.
 
-  def find_class(self, module: str, name: str) -> _Global:
+  Attributes:
+    calls: what "call" does, by the name that is called.
+    tokens: further names, which are only ever arguments.
+    stateful: kinds of values that a state may be given to, by their method `build`.
+  """
+
+  calls: ClassVar[Mapping[str, Callable]] = _CALLS
+  tokens: ClassVar[Collection[str]] = ('numpy.ndarray',)
+  stateful: ClassVar[tuple[type, ...]] = (_DType, _Array)
+
+  def __init__(self, file: BinaryIO, size: int):
+    """Reads at most `size` bytes of `file`; what Python 2 calls `str` is Latin-1."""
+    super().__init__(_BoundedFile(file, size), encoding='latin1')
+
+  def run(self, path: Path) -> Any:
+    """The value, finished and checked; `path` is for the error.
+
+    Raises:
+      DataError: the pickle is damaged, or asks for what is not in the tables.
+    """
+    try:
+      return _plain(self.load(), {})
+    except RefusedError as error:
+      raise DataError(
+        f'{path}: the pickle contains {error}, which is refused: only arrays and plain '
+        'values are read, and no code is run. If you trust the file, rewrite it as a '
+        'dict of arrays.'
+      ) from error
+    except _MALFORMED as error:
+      raise DataError(
+        f'{path}: truncated, or not a pickle ({type(error).__name__}: {error}). '
+        'Fetch the file again.'
+      ) from error
+
+  def find_class(self, module: str, name: str) -> Global:
     """The token for an allowed name; nothing is imported."""
     # NumPy 2 moved `numpy.core`; files of both ages are read.
     full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.', 1)
-    if full not in _GLOBALS:
-      raise _RefusedError(f'the global {full!r:.80}')
-    return _Global(full)
+    if full not in self.calls and full not in self.tokens:
+      raise RefusedError(f'the global {full!r:.80}')
+    return Global(full)
 
   def reduce(self) -> None:
-    """The call of a token: the only calls there are, all of this module's functions."""
+    """The call of a token: the only calls there are."""
     arguments, token = self.stack.pop(), self.stack.pop()
-    if not isinstance(token, _Global) or token.name not in _CALLS:
-      raise _RefusedError(f'a call of {getattr(token, "name", type(token).__name__)}')
-    self.append(_CALLS[token.name](*arguments))
+    if not isinstance(token, Global) or token.name not in self.calls:
+      raise RefusedError(f'a call of {getattr(token, "name", type(token).__name__)}')
+    self.append(self.calls[token.name](*arguments))
 
   def build(self) -> None:
     """The state of a value under construction."""
     state, target = self.stack.pop(), self.stack[-1]
-    if not isinstance(target, _DType | _Array):
-      raise _RefusedError(f'a state for a {type(target).__name__}')
+    if not isinstance(target, self.stateful):
+      raise RefusedError(f'a state for a {type(target).__name__}')
     target.build(state)
 
   def bytearray8(self) -> None:
@@ -225,7 +259,7 @@ def _plain(value: Any, seen: dict[int, Any], depth: int = 0) -> Any:
   if isinstance(value, np.ndarray | _PLAIN):
     return value
   if depth > _MAX_DEPTH:
-    raise _RefusedError(f'nesting deeper than {_MAX_DEPTH} levels')
+    raise RefusedError(f'nesting deeper than {_MAX_DEPTH} levels')
   if id(value) not in seen:
     if isinstance(value, _Array) and value.value is not None:
       plain = _plain(value.value, seen, depth + 1)
@@ -233,10 +267,10 @@ def _plain(value: Any, seen: dict[int, Any], depth: int = 0) -> Any:
       plain = type(value)(_plain(item, seen, depth + 1) for item in value)
     elif isinstance(value, dict):
       if not all(isinstance(key, _PLAIN) for key in value):
-        raise _RefusedError('a dict whose keys are not plain')
+        raise RefusedError('a dict whose keys are not plain')
       plain = {key: _plain(item, seen, depth + 1) for key, item in value.items()}
     else:
-      raise _RefusedError(f'a {type(value).__name__} as a value')
+      raise RefusedError(f'a {type(value).__name__} as a value')
     seen[id(value)] = plain
   return seen[id(value)]
 
@@ -263,18 +297,5 @@ def load_arrays(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
   size = path.stat().st_size
   if size > max_bytes:
     raise DataError(f'{path}: {size} bytes, more than max_bytes={max_bytes}.')
-  try:
-    with path.open('rb') as file:
-      value = _ArrayUnpickler(_BoundedFile(file, size), encoding='latin1').load()
-    return _plain(value, {})
-  except _RefusedError as error:
-    raise DataError(
-      f'{path}: the pickle contains {error}, which is refused: only NumPy arrays and '
-      'plain values are read, and no code is run. If you trust the file, rewrite it '
-      'as a dict of arrays.'
-    ) from error
-  except _MALFORMED as error:
-    raise DataError(
-      f'{path}: truncated, or not a pickle ({type(error).__name__}: {error}). '
-      'Fetch the file again.'
-    ) from error
+  with path.open('rb') as file:
+    return RestrictedUnpickler(file, size).run(path)

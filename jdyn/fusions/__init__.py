@@ -6,7 +6,10 @@ the sorted order of their names and does not know what they mean.
 
 from jdyn.fusions.average import Average
 from jdyn.fusions.concat import Concat
+from jdyn.fusions.equilibrium import Equilibrium
+from jdyn.fusions.equilibrium_released import ReleasedEquilibrium
 from jdyn.fusions.low_rank import LowRankFusion
+from jdyn.fusions.mm_dynamics import MMDynamics
 from jdyn.fusions.mult import MulT
 from jdyn.fusions.multiplicative import MultiplicativeFusion
 from jdyn.fusions.non_local import NonLocalGate
@@ -17,7 +20,10 @@ from jdyn.fusions.tensor import TensorFusion
 FUSIONS = {
   'average': Average,
   'concat': Concat,
+  'equilibrium': Equilibrium,
+  'equilibrium_released': ReleasedEquilibrium,
   'low_rank': LowRankFusion,
+  'mm_dynamics': MMDynamics,
   'mult': MulT,
   'multiplicative': MultiplicativeFusion,
   'non_local': NonLocalGate,

@@ -1,11 +1,16 @@
 """What a method adds to the objective."""
 
 from jdyn.losses.gating import balance, budget
+from jdyn.losses.jacobian import jacobian
+from jdyn.losses.mm_dynamics import confidence, informativeness
 from jdyn.losses.supervised import per_expert, supervised
 
 LOSSES = {
   'balance': balance,
   'budget': budget,
+  'confidence': confidence,
+  'informativeness': informativeness,
+  'jacobian': jacobian,
   'per_expert': per_expert,
   'supervised': supervised,
 }

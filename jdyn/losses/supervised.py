@@ -1,6 +1,9 @@
 """The task's own loss, on the prediction or on every expert."""
 
+from collections.abc import Mapping
+
 from jdyn.losses.term import LossTerm, stateless
+from jdyn.losses.weighting import weighted_sum
 from jdyn.typing import weighted_mean
 
 
@@ -14,8 +17,13 @@ def supervised(task) -> LossTerm:
   return stateless(loss)
 
 
-def per_expert(task) -> LossTerm:
-  """The task's loss of each expert's own logits, summed over the experts."""
+def per_expert(task, factors: Mapping[str, float]) -> LossTerm:
+  """The task's loss of each expert's own logits, summed over the experts.
+
+  Args:
+    task: any of `TASKS`.
+    factors: of experts that count other than once, by name.
+  """
 
   def loss(outputs, batch, hparams, axis_name):
     del hparams, axis_name
@@ -23,9 +31,9 @@ def per_expert(task) -> LossTerm:
       raise ValueError(
         "loss 'per_expert' needs a model with experts; set loss.per_expert=0."
       )
-    values = sum(
-      task.loss(outputs.unimodal[name], batch) for name in sorted(outputs.unimodal)
-    )
-    return weighted_mean(values, task.weights(batch))
+    losses = {
+      name: task.loss(logits, batch) for name, logits in outputs.unimodal.items()
+    }
+    return weighted_mean(weighted_sum(losses, factors), task.weights(batch))
 
   return stateless(loss)

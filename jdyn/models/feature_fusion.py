@@ -24,6 +24,7 @@ class FeatureFusion(nn.Module):
     fused = self.fusion(features, train=train)
     return Outputs(
       logits=self.head(fused.value, train=train),
+      unimodal=fused.unimodal,
       weights=fused.weights,
       aux=fused.aux,
       hidden=fused.value,

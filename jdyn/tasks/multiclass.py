@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from jdyn.metrics import confusion
+from jdyn.metrics.roc_auc import roc_auc
 from jdyn.tasks.task import Task, host_mean
 from jdyn.typing import Batch, Mean, Outputs, weighted_mean
 
@@ -49,6 +50,10 @@ class Multiclass(Task):
     """The probability of the likeliest class."""
     return jax.nn.softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
 
+  def true_probability(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """The probability of the true class."""
+    return jnp.exp(-self.loss(logits, batch))
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """`loss`, and the `confusion` counts `f32[C, C]` (rows are true classes)."""
     weights = self.weights(batch)
@@ -68,3 +73,18 @@ class Multiclass(Task):
       'macro_f1': f1['macro'],
       'weighted_f1': f1['weighted'],
     }
+
+  def scores_of_all(self, logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """With two classes: F1 of class 1, and `auc`, the area under its ROC curve.
+
+    The area is left out where one of the classes is absent.
+    """
+    if self.num_outputs != 2:
+      return {}
+    margin = np.subtract(logits[:, 1], logits[:, 0], dtype=np.float64)
+    truth, found = label == 1, margin > 0
+    size = np.sum(truth) + np.sum(found)
+    scores = {'f1': float(2 * np.sum(truth & found) / max(size, 1))}
+    if 0 < np.sum(truth) < len(truth):
+      scores['auc'] = roc_auc(truth, margin)
+    return scores

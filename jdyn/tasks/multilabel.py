@@ -58,6 +58,11 @@ class Multilabel(Task):
     """The probability of the decision on a label, mean over the labels."""
     return jax.nn.sigmoid(jnp.abs(logits.astype(jnp.float32))).mean(axis=-1)
 
+  def true_probability(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """The probability of the true value of a label, mean over the labels."""
+    sign = 2 * batch['label'] - 1
+    return jax.nn.sigmoid(sign * logits.astype(jnp.float32)).mean(axis=-1)
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """`loss`, and the counts `tp`, `fp`, `fn`, `tn`, each `f32[C]`."""
     weights = self.weights(batch)

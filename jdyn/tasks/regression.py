@@ -65,6 +65,13 @@ class Regression(Task):
       'an expert instead.'
     )
 
+  def true_probability(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """A real number has none."""
+    raise ValueError(
+      'A regression gives no probability to the truth, so there is no confidence to '
+      'learn; set loss.confidence=0.'
+    )
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """`loss`, second `moments`, and confusion counts of the `sentiment` levels."""
     weights = self.weights(batch)

@@ -14,7 +14,7 @@ _LOWER_IS_BETTER = frozenset({'loss', 'mae'})
 class Task(Protocol):
   """A kind of label: how predictions are judged, whatever the method.
 
-  Tasks subclass it for the two methods that are the same everywhere. All
+  Tasks subclass it for the methods that are the same nearly everywhere. All
   functions of arrays are pure and may be traced; `scores` runs on the host.
   """
 
@@ -42,11 +42,23 @@ class Task(Protocol):
       ValueError: decisions of this task have no probability.
     """
 
+  def true_probability(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """The probability that is given to the truth: `f32[B]` in [0, 1].
+
+    Raises:
+      ValueError: labels of this task have no probability.
+    """
+
   def sums(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array | Mean]:
     """Sums over the batch; those of two batches merge by adding their leaves."""
 
   def scores(self, sums: Mapping[str, np.ndarray | Mean]) -> dict[str, float]:
     """The scores by name, from the merged sums of a whole split."""
+
+  def scores_of_all(self, logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Further scores, which need every example of a split at once; on the host."""
+    del logits, label
+    return {}
 
   def weights(self, batch: Batch) -> jax.Array:
     """The weight `f32[B]` of each example; 0 for padding."""

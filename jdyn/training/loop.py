@@ -1,6 +1,8 @@
 """Trains a config: its stages in order, each resumable, and its results."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,23 @@ def train(config: ConfigDict, workdir: Path, started: float | None = None) -> Pa
     NonFiniteError: a loss or gradient was not finite.
     Preempted: SIGTERM came; the state is saved.
   """
+  with opened(config, workdir, started) as (stage, context):
+    describe(workdir, config.to_dict(), context.dataset)
+    _train_tree(stage, context.dataset.splits['train'], context)
+    return write_report(workdir)
+
+
+@contextlib.contextmanager
+def opened(
+  config: ConfigDict, workdir: Path, started: float | None = None
+) -> Iterator[tuple[build.Stage, Context]]:
+  """The main stage of a config and its context, while the folder is locked.
+
+  Raises:
+    ConfigError: the config cannot run.
+    DataError: the data is not what its format promises.
+    WorkdirError: the folder is in use.
+  """
   run = build.run(config)
   parallel = Parallel(run.parallel)
   lock = Lock(workdir)
@@ -46,12 +65,8 @@ def train(config: ConfigDict, workdir: Path, started: float | None = None) -> Pa
     stage = build.stage(config, dataset.spec, parallel.axis_name)
     for each in build.all_stages(stage):
       parallel.check(each.batch_size)
-    describe(workdir, config.to_dict(), dataset)
-    context = Context(
-      config, run, dataset, parallel, workdir, stop, FirstStep(started or time.time())
-    )
-    _train_tree(stage, dataset.splits['train'], context)
-    return write_report(workdir)
+    first_step = FirstStep(started or time.time())
+    yield stage, Context(config, run, dataset, parallel, workdir, stop, first_step)
   finally:
     stop.restore()
     lock.release()

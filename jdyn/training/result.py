@@ -9,7 +9,11 @@ import numpy as np
 
 from jdyn import build
 from jdyn.data.dataset import Split
-from jdyn.evaluators.predictions import from_outputs, score_all
+from jdyn.evaluators.predictions import (
+  convergence_warning,
+  from_outputs,
+  score_all,
+)
 from jdyn.training import selection, variables
 from jdyn.training.context import Context
 from jdyn.training.logging import write_json
@@ -54,15 +58,15 @@ def write_results(
     whole = variables.join(own.variables, experts if stage.frozen else {})
     folder = context.folder(stage)
     variables.save_best(folder, int(np.max(own.epoch)), whole)
-    scores = {}
+    scores, predictions = {}, {}
     for name in _SPLITS:
       outputs = predict[name](whole, values)
       about = {'stage': stage.name, 'split': name}
       paths = tuple(stage.costs.paths)
-      predictions = from_outputs(outputs, splits[name], about, paths)
-      predictions.save(folder / f'predictions_{name}.npz')
+      predictions[name] = from_outputs(outputs, splits[name], about, paths)
+      predictions[name].save(folder / f'predictions_{name}.npz')
       scores[name] = score_all(
-        predictions, stage.task, stage.costs.paths, stage.costs.total
+        predictions[name], stage.task, stage.costs.paths, stage.costs.total
       )
     result = {
       'stage': stage.name,
@@ -77,9 +81,12 @@ def write_results(
       'splits': scores,
     }
     write_json(folder / 'result.json', result)
+    title = f'Stage {stage.name}' if len(stages) == 1 else context.workdir.name
+    if warning := convergence_warning(predictions):
+      _LOG.warning('%s: %s', title, warning)
     _LOG.info(
       '%s: test %s %.4f, %.3g M MACs per example.',
-      f'Stage {stage.name}' if len(stages) == 1 else context.workdir.name,
+      title,
       stage.task.main_score,
       scores['test']['interval'][stage.task.main_score]['mean'],
       np.mean(scores['test']['macs']) / 1e6,

@@ -73,8 +73,19 @@ class Lock:
     self._file.close()
 
 
-def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
+def describe(
+  workdir: Path,
+  config: Mapping[str, Any],
+  dataset: Dataset,
+  notes: Mapping[str, str] | None = None,
+) -> None:
   """Writes config, data and environment, or checks that they are those of before.
+
+  Args:
+    workdir: the folder.
+    config: all of the run's.
+    dataset: that it works on.
+    notes: more about where the run comes from, for `environment.json`.
 
   Raises:
     WorkdirError: the folder holds a run of another config or other data.
@@ -105,6 +116,7 @@ def describe(workdir: Path, config: Mapping[str, Any], dataset: Dataset) -> None
     'platform': platform.platform(),
     'devices': [device.device_kind for device in devices],
     'versions': versions(),
+    **(notes or {}),
   }
   write_json(workdir / 'environment.json', environment)
 

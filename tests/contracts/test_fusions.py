@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jdyn.fusions import FUSIONS
 from jdyn.typing import Fused
@@ -29,6 +30,20 @@ CASES = {
     {'features': 5, 'rank': 2},
     (3,),
     (2, 4),
+    lambda m: (5,),
+  ),
+  'mm_dynamics': (
+    'mm_dynamics',
+    {'num_outputs': 2, 'features': 5},
+    (2, 3),
+    (2, 4),
+    lambda m: (5 * m,),
+  ),
+  'mm_dynamics-average': (
+    'mm_dynamics',
+    {'num_outputs': 2, 'features': 5, 'fusion': FUSIONS['average']()},
+    (3,),
+    (2,),
     lambda m: (5,),
   ),
   'mult': (
@@ -77,7 +92,7 @@ CASES = {
   'tensor': ('tensor', {}, (3,), (2, 4), lambda m: (4**m,)),
 }
 SIZES = [(case, m) for case, (_, _, _, counts, _) in CASES.items() for m in counts]
-RANDOM = ('mult', 'scalar_tokens')
+RANDOM = ('mm_dynamics', 'mult', 'scalar_tokens')
 
 
 def _make(case, count):
@@ -103,7 +118,8 @@ def test_any_number_of_modalities_in_any_order(case, count):
   def run(variables, inputs):
     def loss(variables, inputs):
       fused = module.apply(variables, inputs, train=False)
-      return jnp.sum(jnp.sin(fused.value)), fused
+      parts = [fused.value, *fused.unimodal.values()]
+      return sum(jnp.sum(jnp.sin(part)) for part in parts), fused
 
     gradient, fused = jax.grad(loss, (0, 1), has_aux=True)(variables, inputs)
     reverse = {name: inputs[name] for name in sorted(inputs, reverse=True)}
@@ -135,6 +151,49 @@ def test_half_precision_stays_half_precision(case):
 def test_training_is_the_same_on_four_devices(case):
   module, variables, inputs, _ = _make(case, 1)  # More would only compile longer.
   same_when_sharded(module, variables, inputs, forward_only=True)
+
+
+def test_mm_dynamics_is_what_its_formulas_say():
+  module, variables, inputs, _ = _make('mm_dynamics', 2)
+  fused = module.apply(variables, inputs, train=False)
+  features, params = [], jax.tree.map(np.asarray, variables['params'])
+  for name in sorted(inputs):
+
+    def linear(x, kind, name=name):
+      layer = params[f'{kind}_{name}']
+      return x @ layer['kernel'] + layer['bias']
+
+    x = np.asarray(inputs[name]).reshape(BATCH, -1)
+    gate = 1 / (1 + np.exp(-linear(x, 'gate')))
+    hidden = np.maximum(linear(x * gate, 'encoder'), 0)
+    confidence = linear(hidden, 'confidence')
+    features.append(hidden * confidence)
+    close = dict(rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(fused.weights[name], confidence[:, 0], **close)
+    logits = linear(hidden, 'classifier')
+    np.testing.assert_allclose(fused.unimodal[name], logits, **close)
+    open_share = fused.aux[f'informativeness/{name}']
+    np.testing.assert_allclose(open_share, gate.mean(axis=1), **close)
+  np.testing.assert_allclose(fused.value, np.concatenate(features, axis=1), **close)
+  trained, _ = forward(module, variables, inputs)
+  dropped = (trained == 0) & (fused.value != 0)
+  assert 0.2 < np.sum(dropped) / np.sum(fused.value != 0) < 0.8
+
+
+class _Telling(nn.Module):
+  """A fusion that has something to say."""
+
+  @nn.compact
+  def __call__(self, inputs, *, train):
+    return Fused(sum(inputs.values()), aux={'steps': jnp.ones(BATCH)})
+
+
+def test_mm_dynamics_hands_on_what_the_fusion_inside_says():
+  inputs = {'text': jnp.ones((BATCH, 3))}
+  module = FUSIONS['mm_dynamics'](num_outputs=2, features=4, fusion=_Telling())
+  fused, _ = module.init_with_output(jax.random.key(0), inputs, train=False)
+  assert fused.value.shape == (BATCH, 4)
+  assert set(fused.aux) == {'informativeness/text', 'steps'}
 
 
 def test_average_says_what_it_weighs():

@@ -12,11 +12,15 @@ from jdyn.typing import Outputs
 BATCH, CLASSES, PATHS = 6, 3, ('cheap', 'middle', 'dear')
 TASK = TASKS['multiclass'](num_outputs=CLASSES)
 COSTS = (0.25, 0.5, 1.0)
+FACTORS = {'middle': 2.25, 'dear': 0.0}
+FACTOR = {'cheap': 1.0, **FACTORS}
 
 TERMS = {
   'balance': lambda: LOSSES['balance'](PATHS),
   'budget': lambda: LOSSES['budget'](PATHS, COSTS),
-  'per_expert': lambda: LOSSES['per_expert'](TASK),
+  'confidence': lambda: LOSSES['confidence'](TASK, FACTORS),
+  'informativeness': lambda: LOSSES['informativeness'](FACTORS),
+  'per_expert': lambda: LOSSES['per_expert'](TASK, FACTORS),
   'supervised': lambda: LOSSES['supervised'](TASK),
 }
 
@@ -33,6 +37,10 @@ def _outputs(rows=BATCH, weights=None):
     logits=logits[0],
     unimodal=dict(zip(PATHS, logits[1:], strict=True)),
     weights={path: weights[:, k] for k, path in enumerate(PATHS)},
+    aux={
+      f'informativeness/{path}': jax.nn.sigmoid(logits[k][:, 0])
+      for k, path in enumerate(PATHS)
+    },
   )
 
 
@@ -87,10 +95,52 @@ def test_supervised_is_the_loss_of_the_task():
 
 def test_per_expert_adds_the_losses_of_all_experts():
   outputs, batch = _outputs(), _batch()
-  want = sum(np.mean(TASK.loss(outputs.unimodal[path], batch)) for path in PATHS)
+  want = sum(
+    FACTOR[path] * np.mean(TASK.loss(outputs.unimodal[path], batch)) for path in PATHS
+  )
   np.testing.assert_allclose(
     _value('per_expert', outputs, batch).compute(), want, rtol=1e-6
   )
+
+
+def test_informativeness_adds_the_mean_gates_of_all_views():
+  outputs = _outputs()
+  want = sum(
+    FACTOR[path] * np.mean(outputs.aux[f'informativeness/{path}']) for path in PATHS
+  )
+  got = _value('informativeness', outputs, _batch()).compute()
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize('detach', [True, False])
+def test_confidence_is_to_be_the_probability_of_the_truth(detach):
+  outputs, batch = _outputs(), _batch()
+  term = LOSSES['confidence'](TASK, FACTORS, detach=detach)
+
+  def value(outputs):
+    return term.apply(outputs, batch, {}, (), None)[0].compute()
+
+  rows = np.arange(BATCH), batch['label']
+  error = {
+    path: outputs.weights[path] - jax.nn.softmax(outputs.unimodal[path])[rows]
+    for path in PATHS
+  }
+  got, gradient = jax.value_and_grad(value)(outputs)
+  want = sum(FACTOR[path] * np.mean(error[path] ** 2) for path in PATHS)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  for path in PATHS:
+    want = 2 * FACTOR[path] * error[path] / BATCH
+    np.testing.assert_allclose(gradient.weights[path], want, rtol=1e-5)
+    reaches_logits = np.any(gradient.unimodal[path])
+    assert reaches_logits == (not detach and FACTOR[path] > 0)
+
+
+@pytest.mark.parametrize('name', ['confidence', 'informativeness', 'per_expert'])
+def test_a_factor_for_an_unknown_view_is_an_error(name):
+  make, factors = LOSSES[name], {'smell': 2.0}
+  term = make(factors) if name == 'informativeness' else make(TASK, factors)
+  with pytest.raises(ValueError, match=r"names \['smell'\], but .*cheap"):
+    term.apply(_outputs(), _batch(), {}, (), None)
 
 
 def test_budget_is_the_expected_cost():
@@ -142,7 +192,13 @@ def test_balance_pulls_weight_from_the_crowded_path():
 
 @pytest.mark.parametrize(
   ('name', 'message'),
-  [('budget', 'paths'), ('balance', 'paths'), ('per_expert', 'per_expert=0')],
+  [
+    ('budget', 'paths'),
+    ('balance', 'paths'),
+    ('per_expert', 'per_expert=0'),
+    ('informativeness', 'informativeness=0'),
+    ('confidence', 'confidence=0'),
+  ],
 )
 def test_terms_of_gates_refuse_a_model_without(name, message):
   outputs = Outputs(logits=jnp.zeros((BATCH, CLASSES)))

@@ -144,3 +144,17 @@ def test_decision_fusion_averages_its_experts():
   alone = [_expert_logits('decision_fusion', name) for name in ('image', 'text')]
   np.testing.assert_allclose(outputs.logits, np.mean(alone, axis=0), atol=1e-5)
   assert set(outputs.unimodal) == {'image', 'text'}
+
+
+def test_feature_fusion_hands_on_what_its_fusion_says_of_each_modality():
+  fusion = dict(name='mm_dynamics', features=3)
+  stage = build.stage(toys.config({**toys.joint(), 'fusion': fusion}), toys.SPEC)
+  outputs = jax.eval_shape(
+    lambda: stage.model.init_with_output(
+      jax.random.key(0), INPUTS, train=False, hparams=SOFT
+    )
+  )[0]
+  assert set(outputs.unimodal) == set(outputs.weights) == {'audio', 'image', 'text'}
+  for name, logits in outputs.unimodal.items():
+    assert logits.shape == outputs.logits.shape
+    assert outputs.aux[f'informativeness/{name}'].shape == (BATCH,)

@@ -65,6 +65,42 @@ def test_a_regression_has_no_confidence():
     make('regression').confidence(jnp.zeros((2, 1)))
 
 
+@pytest.mark.parametrize('name', sorted(set(TASKS) - {'regression'}))
+def test_true_probability_is_that_of_the_label(name):
+  logits, batch = make_batch(name)
+  got = make(name).true_probability(jnp.asarray(logits), batch)
+  if name == 'multiclass':
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    want = share[np.arange(SIZE), batch['label']]
+  else:
+    one = 1 / (1 + np.exp(-logits))
+    want = np.where(batch['label'] > 0, one, 1 - one).mean(axis=1)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_a_regression_has_no_true_probability():
+  _, batch = make_batch('regression')
+  with pytest.raises(ValueError, match=r'set loss\.confidence=0'):
+    make('regression').true_probability(jnp.zeros((SIZE, 1)), batch)
+
+
+def test_two_classes_have_scores_of_all_examples():
+  logits, batch = make_batch('multiclass')
+  logits, label = logits[:, :2], batch['label'] // 2
+  logits[:5] = 0.5  # Ties count one half.
+  share = np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1)
+  want = {
+    'f1': sklearn_metrics.f1_score(label, logits.argmax(1)),
+    'auc': sklearn_metrics.roc_auc_score(label, share),
+  }
+  task = TASKS['multiclass'](num_outputs=2)
+  assert task.scores_of_all(logits, label) == pytest.approx(want)
+  assert task.scores_of_all(logits, 0 * label) == {'f1': 0.0}
+  for name in TASKS:
+    logits, batch = make_batch(name)
+    assert make(name).scores_of_all(logits, batch['label']) == {}
+
+
 @pytest.mark.parametrize('name', TASKS)
 def test_loss_is_unreduced_float32_and_zero_at_perfect_logits(name):
   task = make(name)

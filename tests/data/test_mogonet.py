@@ -47,6 +47,33 @@ def test_real_values_are_given_as_published(real, tmp_path):
       np.testing.assert_array_equal(split.inputs[view], np.float32(table))
 
 
+@pytest.mark.parametrize('scaling', ['train', 'train_file'])
+def test_scaling_is_by_the_range_of_what_is_seen(tmp_path, scaling):
+  Rosmap().write_stand_in(tmp_path, 0)
+  path = tmp_path / '2_tr.csv'  # With a constant column.
+  table = np.loadtxt(path, delimiter=',')
+  table[:, 7] = 0.25
+  np.savetxt(path, table, delimiter=',')
+  plain, scaled = (Rosmap(scaling=s).load(tmp_path) for s in ('published', scaling))
+  for view in ('mrna', 'methylation', 'mirna'):
+    seen = [plain['train'].inputs[view]]
+    if scaling == 'train_file':
+      seen.append(plain['valid'].inputs[view])
+    low, high = np.concatenate(seen).min(0), np.concatenate(seen).max(0)
+    for name, split in plain.items():
+      want = (split.inputs[view] - low) / np.where(high > low, high - low, 1)
+      got = scaled[name].inputs[view]
+      assert got.dtype == np.float32
+      np.testing.assert_allclose(got, want, rtol=1e-6)
+  assert scaled['test'].inputs['mrna'].max() > 1  # Not clipped.
+  assert (scaled['train'].inputs['methylation'][:, 7] == 0).all()
+
+
+def test_unknown_scaling_is_refused():
+  with pytest.raises(DataError, match="scaling='max'; expected one of"):
+    Rosmap(scaling='max')
+
+
 def test_brca_is_the_same_reader_with_other_classes(tmp_path):
   dataset = load(Brca(), '', tmp_path)
   assert dataset.spec.name == 'brca'

@@ -3,6 +3,7 @@
 The rule is documented beside the reference numbers; no weight is stored.
 """
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,8 +34,17 @@ def state_dict(meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """All tensors that the `meta` of a reference file lists, by torch key."""
   shapes = {**meta['state_dict'], **meta.get('extra_tensors', {})}
   canonical = meta.get('aliases', {})
-  return {
+  tensors = {
     key: tensor(canonical.get(key, key), shape)
     for key, shape in shapes.items()
     if key not in meta.get('not_by_rule', ())
   }
+  return {key: _gain(key, value, meta) for key, value in tensors.items()}
+
+
+def _gain(key: str, value: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
+  """The tensor times the factor of the first pattern that is found in its key."""
+  for pattern, factor in meta.get('gain', ()):
+    if re.search(pattern, key):
+      return np.asarray(value.astype(np.float64) * factor, np.float32)
+  return value

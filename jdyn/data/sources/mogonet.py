@@ -1,7 +1,8 @@
 """Multi-omics tables in the layout of MOGONET (Wang et al., Nat. Commun. 2021).
 
 Three views of one patient: mRNA expression, DNA methylation and miRNA expression.
-Values are given as published, scaled to about [0, 1] and not standardised.
+Published values lie in [0, 1], but the training values of few columns span it, and
+some models scale them once more.
 MOGONET's own code has no validation split and reports the best test epoch; here a
 validation split is carved from train and the test split is left alone.
 """
@@ -9,7 +10,7 @@ validation split is carved from train and the test split is left alone.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -37,6 +38,10 @@ class Mogonet:
   Attributes:
     valid_fraction: of the training patients, held out within each class.
     split_seed: of that choice; part of the dataset, not of a run.
+    scaling: `published` leaves the values alone. `train` maps each column to [0, 1] by
+      its range in the training split, and the other splits with it, unclipped.
+      `train_file`, as in the code of MM-Dynamics and of DEQ fusion, takes the range in
+      the training file, held-out patients included.
   """
 
   layout: ClassVar[str]
@@ -48,6 +53,12 @@ class Mogonet:
 
   valid_fraction: float = 0.2
   split_seed: int = 0
+  scaling: Literal['published', 'train', 'train_file'] = 'published'
+
+  def __post_init__(self):
+    """Checks `scaling`; raises DataError."""
+    if self.scaling not in (known := ('published', 'train', 'train_file')):
+      raise DataError(f'scaling={self.scaling!r}; expected one of {known}.')
 
   def spec(self, root: Path) -> DataSpec:
     """Views as wide as the training tables; raises DataError if one is unreadable."""
@@ -73,7 +84,11 @@ class Mogonet:
     self.files(root)
     train, test = self._read(root, 'tr', 'train'), self._read(root, 'te', 'test')
     kept, held = hold_out(train.label, self.valid_fraction, self.split_seed)
-    return {'train': train.select(kept), 'valid': train.select(held), 'test': test}
+    splits = {'train': train.select(kept), 'valid': train.select(held), 'test': test}
+    if self.scaling == 'published':
+      return splits
+    seen = train if self.scaling == 'train_file' else splits['train']
+    return {name: _scaled(split, seen) for name, split in splits.items()}
 
   def write_stand_in(self, root: Path, seed: int) -> None:
     """120 training and 60 test patients; mRNA shows the class most often."""
@@ -103,6 +118,16 @@ class Mogonet:
         )
       inputs[view] = table.astype(np.float32)
     return Split(inputs, label, row_ids(split, len(label)))
+
+
+def _scaled(split: Split, seen: Split) -> Split:
+  """A split with the columns of `seen` mapped to [0, 1]; constant ones to 0."""
+  inputs = {}
+  for view, table in seen.inputs.items():
+    low = table.min(axis=0)
+    span = table.max(axis=0) - low
+    inputs[view] = (split.inputs[view] - low) / np.where(span > 0, span, 1)
+  return dataclasses.replace(split, inputs=inputs)
 
 
 class Rosmap(Mogonet):
