@@ -32,7 +32,6 @@ import importlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +41,7 @@ import h5py
 import jax
 import numpy as np
 
+from benchmarks.other import Other
 from benchmarks.rows import row, write_rows
 from jdyn import build
 from jdyn.data import pipeline
@@ -160,39 +160,6 @@ class Ours:
     return [cut[n] for n in lengths]
 
 
-class Original:
-  """The original's loop, in its own interpreter; it waits while the other side runs."""
-
-  def __init__(self, checkout: Path, python: str, data: Path, threads: int):
-    driver = Path(__file__).with_name('original_dynmm.py')
-    arguments = [checkout.resolve(), data.resolve(), '--threads', str(threads)]
-    self._process = subprocess.Popen(
-      [python, '-W', 'ignore', driver, *arguments],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    self.versions = self._answer()
-
-  def time_epoch(self, model: str, feed: str, steps: int) -> dict[str, float]:
-    """One epoch of at most `steps` steps of a new model."""
-    request = {'model': model, 'feed': feed, 'steps': steps}
-    self._process.stdin.write(json.dumps(request) + '\n')
-    self._process.stdin.flush()
-    return self._answer()
-
-  def _answer(self):
-    line = self._process.stdout.readline()
-    if not line:
-      raise SystemExit('The original failed; its error is above.')
-    return json.loads(line)
-
-  def close(self):
-    """Ends the interpreter."""
-    self._process.stdin.close()
-    self._process.wait()
-
-
 def rate(timed) -> float:
   return timed['examples'] / timed['seconds']
 
@@ -206,10 +173,10 @@ def measure(network, dataset, original, steps, rounds):
   for feed in FEEDS:
     ours.time_epoch(feed, steps)  # Compiles.
     if original:
-      original.time_epoch(network, feed, 2)
+      original.ask(model=network, feed=feed, steps=2)
     pairs = []
     for _ in range(rounds):
-      theirs = original and rate(original.time_epoch(network, feed, steps))
+      theirs = original and rate(original.ask(model=network, feed=feed, steps=steps))
       pairs.append((rate(ours.time_epoch(feed, steps)), theirs))
     yield rate_row(network, feed, pairs, original and original.versions)
   if ours.lookup_seconds:
@@ -259,7 +226,11 @@ def main():
     original = None
     if args.original:
       data = root / 'multimodal_imdb.hdf5'
-      original = Original(args.original, args.original_python, data, threads)
+      driver = Path(__file__).with_name('original_dynmm.py')
+      checkout = args.original.resolve()
+      original = Other(
+        args.original_python, [driver, checkout, data.resolve(), '--threads', threads]
+      )
 
     print(
       f'{device_name()}; {threads} threads on each side, load {os.getloadavg()[0]:.1f}'
