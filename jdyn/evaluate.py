@@ -73,7 +73,7 @@ def _besides(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
 
 def _evaluate(options: argparse.Namespace) -> None:
   from jdyn.evaluators.budget import parse_budget
-  from jdyn.evaluators.predictions import score_all
+  from jdyn.evaluators.predictions import convergence_warning, score_all
   from jdyn.evaluators.records import write_records
   from jdyn.evaluators.tables import as_text, score_table
   from jdyn.inference import TrainedRun
@@ -109,6 +109,8 @@ def _evaluate(options: argparse.Namespace) -> None:
   title = ', '.join(f'{key} {value}' for key, value in predictions.about.items())
   print(f'{title}; n = {scores["n"]}')
   print(as_text(score_table(scores, costs.paths, costs.total)))
+  if warning := convergence_warning({options.split: predictions}):
+    print(warning)
   if budget is not None:
     print(_delivered(predictions.about['budget_macs'], scores['macs']))
   if times:

@@ -106,13 +106,18 @@ class TrainedRun:
         path: MACs ('12M', 5e6) or milliseconds ('0.3ms', on this machine, in batches
         of this size); None leaves the choice to the gate. The mean over the examples
         of this call is held to it, within 5 % from about a hundred examples on; where
-        batches are smaller, use `stream`.
+        batches are smaller, use `stream`. MACs count all the steps that the solvers
+        of equilibrium models may take; where these stop early, it costs less.
       seed: one of `seeds`; the first if None.
 
     Returns:
-      `logits`; for a gated model also `weights` (1 for the path that was chosen),
-      `aux['gate_logits']`, and in `unimodal` the logits of the experts that the gate
-      reads, which are computed for all examples.
+      All outputs of a model without a gate: its `aux` says of an equilibrium model
+      what its solvers did (`solver/fused/converged`, see
+      `jdyn.fusions.equilibrium`). For a gated model `logits`, `weights` (1 for the
+      path that was chosen), `aux['gate_logits']`, and in `unimodal` the logits of the
+      experts that the gate reads, which are computed for all examples. What else its
+      paths put into `aux`, as whether their solvers converged, is dropped; `evaluate`
+      computes every path and keeps it.
 
     Raises:
       ValueError: a modality is missing or has another shape, the policy does not fit
@@ -258,8 +263,9 @@ class TrainedRun:
   ) -> dict[str, Any]:
     """Milliseconds per example, by path and as the gate would send a batch.
 
-    Inputs are random, since times do not depend on them; the shares of the paths are
-    those of the validation split. See `jdyn.evaluators.latency.time_batch`.
+    Inputs are random: times do not depend on them, but for those of equilibrium
+    models, whose solvers may take more or fewer steps than on data. The shares of the
+    paths are those of the validation split. See `jdyn.evaluators.latency.time_batch`.
 
     Raises:
       ValueError: the model has no paths, or the seed is none of the run's.
@@ -297,7 +303,8 @@ class TrainedRun:
     It maps inputs `{modality: [batch_size, ...]}` to `{'logits', 'path'}`, `path`
     being the number of the chosen path in `stage.model.paths` (left out for a model
     without a gate). The chosen path alone runs there too: a branch for one example, a
-    ladder of sub-batches for more. Variables are constants of the program.
+    ladder of sub-batches for more. Variables are constants of the program. What the
+    solvers of equilibrium models did is not among the outputs.
 
     `export(...).serialize()` gives bytes for a file; `jax.export.deserialize(bytes)
     .call(inputs)` runs them.

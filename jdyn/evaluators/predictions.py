@@ -46,9 +46,11 @@ class Predictions:
     gate_logits: `[S, N, K]`; None where no gate chooses among paths.
     paths: the names of the gate's `K` paths, in its order; else empty.
     solver: what the solvers of equilibrium models did, `[S, N, ...]` by names such as
-      `solver/fused/steps` (see `jdyn.fusions.equilibrium`).
+      `solver/fused/steps`, below a path `joint/solver/fused/steps` (see
+      `jdyn.fusions.equilibrium`). Of a gated model they are of every example, whether
+      or not it is sent along that path.
     unspent_macs: `[S, N]` by path, or by '' of a model without paths: what an example
-      needed less than the model's MACs, because its solvers converged early.
+      needed less than the model's or path's MACs, because its solvers converged early.
   """
 
   ids: np.ndarray
@@ -66,6 +68,16 @@ class Predictions:
   def num_seeds(self) -> int:
     """S."""
     return len(self.logits)
+
+  @property
+  def blocks(self) -> dict[str, dict[str, np.ndarray]]:
+    """`solver` by block, such as `fused` or `joint/fused`, and then by what it is."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in sorted(self.solver.items()):
+      *parts, what = name.split('/')
+      parts.remove('solver')
+      found.setdefault('/'.join(parts), {})[what] = values
+    return found
 
   def save(self, path: Path) -> None:
     """Writes one `.npz`, atomically."""
@@ -141,6 +153,8 @@ def from_outputs(
 def reroute(predictions: Predictions, chosen: np.ndarray) -> Predictions:
   """The same examples, each sent along another path.
 
+  All that is known of the paths stays: their logits, solvers and unspent MACs.
+
   Args:
     predictions: of a model with a gate.
     chosen: `[S, N]` places in `predictions.paths`.
@@ -168,7 +182,8 @@ def score_all(
     `n`; `model`, `uniform` and each of `paths`: `{score: [S]}`; `usage`:
     `{path: [S]}`; `interval`: `{score: Summary}` of the model; `macs` `[S]`: the mean
     per example of what must be executed, the chosen path for a hard gate and
-    everything otherwise.
+    everything otherwise, less what solvers left unspent; `solver`, by block: `steps`
+    `[S]`, the mean, and `converged` `[S]`, the share of the examples.
   """
   scores = {
     'n': len(predictions.ids),
@@ -181,6 +196,13 @@ def score_all(
       name: weight.mean(axis=1).tolist() for name, weight in predictions.weights.items()
     },
     'macs': executed_macs(predictions, path_macs, total_macs).mean(axis=1).tolist(),
+    'solver': {
+      block: {
+        what: found[what].mean(axis=1, dtype=np.float64).tolist()
+        for what in ('steps', 'converged')
+      }
+      for block, found in predictions.blocks.items()
+    },
   }
   if predictions.expert_logits:
     mean = np.mean(list(predictions.expert_logits.values()), axis=0)
@@ -199,17 +221,60 @@ def score_all(
 def executed_macs(
   predictions: Predictions, path_macs: Mapping[str, int], total_macs: int
 ) -> np.ndarray:
-  """Multiply-accumulates `[S, N]` that each example must execute."""
-  shape, unspent = predictions.logits.shape[:2], predictions.unspent_macs
-  everything = float(total_macs) - sum(unspent.values(), np.zeros(shape))
-  if not path_macs:
-    return everything
+  """Multiply-accumulates `[S, N]` that each example must execute.
+
+  Args:
+    predictions: of one split.
+    path_macs: per path, gate included, with all the steps that solvers may take.
+    total_macs: likewise, when everything is computed.
+
+  Returns:
+    Those of the chosen path for a hard gate, else of everything, less what solvers
+    left unspent there.
+  """
   weights = {path: predictions.weights[path] for path in path_macs}
-  if not all(np.isin(weight, (0, 1)).all() for weight in weights.values()):
-    return everything
-  return sum(
-    weights[path] * (float(path_macs[path]) - unspent.get(path, 0.0))
-    for path in path_macs
+  if path_macs and all(np.isin(weight, (0, 1)).all() for weight in weights.values()):
+    alone = macs_by_path(predictions, path_macs)
+    return sum(weights[path] * alone[path] for path in path_macs)
+  shape = predictions.logits.shape[:2]
+  return float(total_macs) - sum(predictions.unspent_macs.values(), np.zeros(shape))
+
+
+def macs_by_path(
+  predictions: Predictions, path_macs: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+  """Multiply-accumulates `[S, N]` of each example along each path.
+
+  What an expert that the gate reads left unspent is taken off its own path alone, so
+  those of the others are the most that they can be.
+  """
+  shape = predictions.logits.shape[:2]
+  found = {path: np.full(shape, float(macs)) for path, macs in path_macs.items()}
+  for name, unspent in predictions.unspent_macs.items():
+    for path in found:
+      if f'{name}/'.startswith(f'{path}/'):  # Or below it, in a nested mixture.
+        found[path] -= unspent
+  return found
+
+
+def convergence_warning(by_split: Mapping[str, Predictions]) -> str:
+  """Says on how many examples solvers found no fixed point; empty if on none.
+
+  Args:
+    by_split: predictions of one stage.
+  """
+  missed: dict[str, list[str]] = {}
+  for split, predictions in by_split.items():
+    for block, found in predictions.blocks.items():
+      if share := np.mean(found['converged'] == 0):
+        missed.setdefault(block, []).append(f'{100 * share:.3g} % of the {split}')
+  if not missed:
+    return ''
+  blocks = [f'block {name} on {" and ".join(at)}' for name, at in missed.items()]
+  return (
+    f'Not converged: {"; ".join(blocks)} examples. There the model used the best of '
+    'its tries, which is no fixed point. Raise max_steps of the fusion, or raise '
+    'loss.jacobian (with its jacobian_probes) so that the map contracts faster.'
   )
 
 

@@ -1,4 +1,4 @@
-"""One record per example and seed, as CSV: what was predicted, by which path."""
+"""One record per example and seed, as CSV: what was predicted, and how."""
 
 import csv
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ def write_records(
 ) -> None:
   """Writes the records, in the order of the seeds and of the examples.
 
+  Columns of paths and of the solvers' blocks are there where the model has some.
+
   Args:
     path: of the file.
     predictions: of one split.
@@ -22,12 +24,18 @@ def write_records(
     task: decides what logits predict.
   """
   paths, experts = sorted(predictions.weights), sorted(predictions.expert_logits)
+  solvers = {
+    f'{what}/{block}': found[what]
+    for block, found in predictions.blocks.items()
+    for what in ('steps', 'converged')
+  }
   with open(path, 'w', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(
       ['seed', 'id', 'label', 'prediction']
       + [f'prediction/{name}' for name in experts]
       + [f'weight/{name}' for name in paths]
+      + list(solvers)
     )
     for s, seed in enumerate(seeds):
       columns = [predictions.label, np.asarray(task.predict(predictions.logits[s]))]
@@ -37,7 +45,9 @@ def write_records(
       weights = [predictions.weights[name][s] for name in paths]
       for row, key in enumerate(predictions.ids):
         values = [_cell(column[row]) for column in columns]
-        writer.writerow([seed, key, *values, *(f'{w[row]:.4g}' for w in weights)])
+        values += [f'{weight[row]:.4g}' for weight in weights]
+        values += [f'{found[s, row]:g}' for found in solvers.values()]
+        writer.writerow([seed, key, *values])
 
 
 def _cell(value) -> str:

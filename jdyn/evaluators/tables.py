@@ -13,8 +13,9 @@ def score_table(
 
   Args:
     scores: from `score_all`.
-    path_macs: multiply-accumulates per example by path.
-    total_macs: when everything is computed.
+    path_macs: multiply-accumulates per example by path, with all the steps that
+      solvers may take.
+    total_macs: likewise, when everything is computed.
   """
   names = list(scores['model'])
   rows = [('model', scores['macs'], scores['model'])]

@@ -14,6 +14,7 @@ CHEAP, DEAR = 1_000, 5_000
 GATE_MACS = 100
 VERSION = '9.8.7'
 DEVICE = 'Abacus <& beads>'
+MAX_STEPS, TOL, STEP_MACS = 12, 1e-3, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class FakeRun:
   paths: tuple[str, str] = ('cheap', 'dear')
   gate_logits: bool = True
   timed: bool = False
+  blocks: tuple[str, ...] = ()  # Of the dear path, or of a model without paths.
+  stalled: float = 0.0  # Share of the examples that the first one does not solve.
 
   @property
   def outputs(self) -> int:
@@ -43,9 +46,8 @@ class FakeRun:
       split: self._predictions(np.random.default_rng(k))
       for k, split in enumerate(('valid', 'test'))
     }
-    _json(
-      folder / 'config.json', {'model': {'name': 'made_up'}, 'notes': self.class_names}
-    )
+    model = {'name': 'made_up', 'fusion': {'max_steps': MAX_STEPS, 'tol': TOL}}
+    _json(folder / 'config.json', {'model': model, 'notes': self.class_names})
     _json(folder / 'environment.json', {'versions': {'jax': VERSION}})
     spec = {
       'task': self.task,
@@ -86,12 +88,47 @@ class FakeRun:
       path: Predictions(ids, label, logits[path], {}, {}, {'stage': path})
       for path in logits
     }
+    dear = self.paths[1]
+    solver, unspent = self._solver(rng)
+    alone[dear] = dataclasses.replace(
+      alone[dear], solver=solver, unspent_macs={'': unspent} if solver else {}
+    )
     if not self.gated:
-      return {'main': alone[self.paths[1]]}
+      return {'main': alone[dear]}
     main = Predictions(ids, label, mixed, logits, weights, {'stage': 'main'})
+    main = dataclasses.replace(
+      main,
+      solver={f'{dear}/{name}': found for name, found in solver.items()},
+      unspent_macs={dear: unspent} if solver else {},
+    )
     if self.gate_logits:
       main = dataclasses.replace(main, gate_logits=gate_logits, paths=gate_paths)
     return {**alone, 'main': main}
+
+  def _solver(self, rng) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the solvers of all blocks say, and the MACs that they left unspent."""
+    shape = len(self.seeds), self.examples
+    found, unspent = {}, np.zeros(shape, np.float32)
+    for block in self.blocks:
+      speed = rng.uniform(0.3, 1.5, size=(*shape, 1))  # Digits per step.
+      trace = 10 ** -(speed * np.arange(MAX_STEPS))
+      if block == self.blocks[0]:
+        stalled = rng.random(shape) < self.stalled
+        trace[stalled] = rng.choice([0.5, np.nan], size=(stalled.sum(), 1))
+      done = trace < TOL
+      steps = np.where(done.any(-1), done.argmax(-1) + 1, MAX_STEPS)
+      last = np.take_along_axis(trace, steps[..., None] - 1, axis=-1)
+      trace = np.where(np.arange(MAX_STEPS) < steps[..., None], trace, last)
+      values = {
+        'steps': steps,
+        'residual': np.where(np.isnan(last), np.inf, last)[..., 0],
+        'converged': done.any(-1),
+        'trace': trace,
+      }
+      for what, value in values.items():
+        found[f'solver/{block}/{what}'] = value.astype(np.float32)
+      unspent += (STEP_MACS * (MAX_STEPS - steps)).astype(np.float32)
+    return found, unspent
 
   def _latency(self) -> dict[str, Any]:
     """Of one example, and of eight that the gate splits evenly."""

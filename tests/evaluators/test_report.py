@@ -6,22 +6,34 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from fake_run import CHEAP, DEAR, DEVICE, GATE_MACS, VERSION, FakeRun
+from fake_run import (
+  CHEAP,
+  DEAR,
+  DEVICE,
+  GATE_MACS,
+  MAX_STEPS,
+  TOL,
+  VERSION,
+  FakeRun,
+)
+from matplotlib.figure import Figure
 from scipy import stats
 from sklearn import metrics
 
 from jdyn import report as command
 from jdyn.data.dataset import DataError
 from jdyn.evaluators.budget import calibrate, spend, spend_blindly
-from jdyn.evaluators.report import curve, scores, write_report
+from jdyn.evaluators.report import curve, scores, solver, write_report
 from jdyn.evaluators.report.run import read_run
 from jdyn.tasks import Multiclass, Multilabel, Regression
 
 VOID = {'meta', 'br', 'link', 'img'}
 STAND_IN = 'synthetic stand-in'
+SOLVER = ('steps', 'residual', 'converged', 'trace')
 NASTY = ('<b>bold', '$x^2$ & "b"', '--><script>')
 NASTY_PATHS = ('<b>cheap', 'dear & "far"')
 
@@ -32,7 +44,8 @@ RUNS = {
   ),
   'one_seed': FakeRun(seeds=(7,)),
   'static_labels': FakeRun(task='multilabel', gated=False),
-  'regression': FakeRun(task='regression', class_names=()),
+  'regression': FakeRun(task='regression', class_names=(), blocks=('fused', 'text')),
+  'equilibrium': FakeRun(gated=False, blocks=('fused', '<b>text'), stalled=0.1),
   'one_epoch': FakeRun(epochs=1, gated=False),
 }
 
@@ -407,6 +420,141 @@ def test_no_times_where_none_were_measured(made, name):
   page = Page(made(name)[2])
   assert 'Measured time' not in page.text
   assert not any(table[0][0] == 'batch' for table in page.tables)
+
+
+def test_table_of_fixed_points(made):
+  _, predictions, text = made('equilibrium')
+  test, table = predictions['main']['test'], Page(text).table('block')
+  assert list(table) == ['<b>text', 'fused']
+  for block, row in table.items():
+    found = {name: test.solver[f'solver/{block}/{name}'] for name in SOLVER}
+    converged = int((found['residual'] < TOL).sum())
+    assert row['steps'] == f'{found["steps"].mean():.2f}'
+    assert row['most'] == f'{MAX_STEPS}'
+    assert row['converged'] == f'{converged / 120:.2%} {converged} of 120'
+    assert row['residual'] == f'{np.median(found["residual"]):.2g}'
+    # Of 120 sorted steps, 114 are below the 95th percentile, or equal to it.
+    assert row['95th percentile'] == f'{np.sort(found["steps"].ravel())[114]:.0f}'
+
+
+def test_fixed_points_are_drawn(made):
+  page = Page(made('equilibrium')[2])
+  titles = ['residual by step', 'steps per example', 'accuracy (%) by steps']
+  assert [f'made_up: {title}' for title in titles] == page.plots[1:4]
+  assert page.plot_text.count('<b>text') == 2
+  assert f'tolerance {TOL:g}' in page.plot_text
+  gated = Page(made('regression')[2])
+  assert 'dear: MAE by steps' in gated.plots
+  assert 'whether or not the gate sends them there' in gated.text
+  assert list(gated.table('block')) == ['dear/fused', 'dear/text']
+
+
+def test_plots_of_solvers_show_all_examples(made):
+  test = made('equilibrium')[1]['main']['test']
+  (block,) = (b for b in solver.blocks_by_path(test)[''] if b.name == 'fused')
+  axes = Figure().add_subplot()
+  solver.residual_by_step([block], TOL)(axes)
+  median, tolerance = axes.lines
+  trace = np.where(np.isnan(block.trace), 1.0, block.trace).reshape(120, MAX_STEPS)
+  np.testing.assert_allclose(median.get_ydata(), np.median(trace, axis=0), rtol=1e-5)
+  np.testing.assert_array_equal(median.get_xdata(), np.arange(1, MAX_STEPS + 1))
+  assert tuple(tolerance.get_ydata()) == (TOL, TOL)
+  band = axes.collections[0].get_paths()[0].vertices[:, 1]
+  low, high = np.quantile(trace, (0.05, 0.95), axis=0)
+  assert [band.min(), band.max()] == pytest.approx([low.min(), high.max()], rel=1e-5)
+
+  axes = Figure().add_subplot()
+  solver.steps_per_example([block])(axes)
+  shares, edges, _ = axes.patches[-1].get_data()
+  counts = [(block.steps == step).sum() for step in edges[:-1] + 0.5]
+  assert sum(counts) == 120
+  assert shares == pytest.approx(np.array(counts) / 1.2)
+
+
+@pytest.mark.parametrize('name', ['gated', 'one_seed', 'static_labels'])
+def test_no_fixed_points_where_there_are_none(made, name):
+  text = Page(made(name)[2]).text
+  assert 'Fixed points' not in text
+  assert 'Not converged' not in text
+
+
+def test_no_convergence_is_said_aloud(made):
+  _, predictions, text = made('equilibrium')
+  test, valid = (
+    (predictions['main'][split].solver['solver/fused/converged'] == 0).mean()
+    for split in ('test', 'valid')
+  )
+  assert min(test, valid) > 0
+  shares = f'{100 * test:.3g} % of the test and {100 * valid:.3g} % of the valid'
+  assert f'block fused on {shares} examples.' in Page(text).text
+  assert '<p class="warning"><strong>Not converged:</strong>' in text
+  assert 'Raise max_steps of the fusion, or raise loss.jacobian' in Page(text).text
+  assert 'Not converged' not in Page(made('regression')[2]).text
+
+
+@pytest.mark.parametrize(
+  ('name', 'path'), [('equilibrium', ''), ('regression', 'dear')]
+)
+def test_scores_by_steps(made, name, path):
+  folder, predictions, _ = made(name)
+  test, task = predictions['main']['test'], read_run(folder).task
+  blocks = solver.blocks_by_path(test)[path]
+  bins = solver.by_steps(test, task, path, blocks)
+  steps = sum(block.steps for block in blocks)
+  logits = test.expert_logits[path] if path else test.logits
+  right = logits.argmax(-1) == test.label
+  score = abs(logits[..., 0] - test.label) if path else right
+  assert 1 < len(bins) <= solver.BINS
+  assert [at.high < after.low for at, after in pairwise(bins)] == [True] * len(bins[1:])
+  inside = [(at.low <= steps) & (steps <= at.high) for at in bins]
+  assert np.sum(inside, axis=0).min() == 1
+  for at, here in zip(bins, inside, strict=True):
+    each = [score[here[:, n], n].mean() for n in range(40) if here[:, n].any()]
+    assert at.count == len(each)
+    assert at.score.mean == pytest.approx(np.mean(each), rel=1e-5)
+    ends = np.array([at.score.low, at.score.high])
+    if path:
+      assert ends == pytest.approx(t_interval(each)[1:], rel=1e-4)
+    else:  # Wilson's ends are where the mean is just significantly different.
+      z2 = stats.norm.ppf(0.975) ** 2
+      want = z2 * ends * (1 - ends) / len(each)
+      assert (np.mean(each) - ends) ** 2 == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+  ('config', 'want'),
+  [
+    ({'model': {'name': 'x'}}, None),
+    ({'a': {'b': {'tol': 0.1, 'max_steps': 5}}, 'c': {'tol': 7}}, 0.1),
+    ({'a': {'tol': 0.1, 'max_steps': 5}, 'b': {'tol': 0.1, 'max_steps': 6}}, 0.1),
+    ({'a': {'tol': 0.1, 'max_steps': 5}, 'b': {'tol': 0.2, 'max_steps': 5}}, None),
+  ],
+)
+def test_tolerance_is_known_if_it_is_one(config, want):
+  assert solver.tolerance(config) == want
+
+
+def test_costs_are_less_by_what_solvers_did_not_spend(made):
+  folder, predictions, text = made('regression')
+  run, test = read_run(folder), predictions['main']['test']
+  unspent = test.unspent_macs['dear']
+  assert unspent.min(axis=1).max() > 0
+  rows = {row.name: row for row in scores.result_rows(run, 'test')}
+  alone = DEAR - unspent.mean(axis=1)
+  assert rows['dear'].macs == pytest.approx(alone)
+  assert rows['average'].macs == pytest.approx(CHEAP + alone)
+  dear = test.weights['dear']
+  macs = GATE_MACS + (1 - dear) * CHEAP + dear * (DEAR - unspent)
+  assert rows['main'].macs == pytest.approx(macs.mean(axis=1))
+  run.main.scores['test']['paths']['dear']['mae'] = [9.0, 9.0, 9.0]
+  tuned = next(row for row in scores.result_rows(run, 'test') if row.kind == 'path')
+  assert tuned.macs == pytest.approx(GATE_MACS + alone)
+  *_, last = curve.points(run.main, run.task)
+  want = (GATE_MACS + alone) / (GATE_MACS + DEAR) - 1
+  assert last.deviations == pytest.approx(want)
+  assert last.blind_deviations == pytest.approx(want)
+  assert 'where these stop early, less is delivered' in Page(text).text
+  assert 'stop early' not in Page(made('gated')[2]).text
 
 
 def test_gate_usage_by_class(made):

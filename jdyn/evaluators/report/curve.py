@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jdyn.evaluators import budget
-from jdyn.evaluators.predictions import executed_macs, reroute
+from jdyn.evaluators.predictions import Predictions, executed_macs, reroute
 from jdyn.evaluators.report.run import Stage
 from jdyn.evaluators.report.scores import Estimate, estimate, proportions
 from jdyn.tasks import Task
@@ -25,7 +25,8 @@ class Point:
   Attributes:
     budget: MACs per example that were asked for.
     score: the task's main score.
-    delivered: MACs per example, mean over seeds.
+    delivered: MACs per example, mean over seeds; less than the budget where solvers
+      stop early, since paths are priced at the most that they may take.
     deviations: of each seed from the budget, as a share of it.
     blind_deviations: the same for the thresholds from validation, without a ledger.
   """
@@ -52,7 +53,7 @@ def points(stage: Stage, task: Task) -> list[Point]:
   found = []
   for asked, at, blindly in zip(budgets, chosen, blind, strict=True):
     predictions = reroute(test, at)
-    macs = executed_macs(predictions, stage.path_macs, stage.total_macs).mean(axis=1)
+    macs = _spent(stage, predictions)
     values = _main_scores(task, predictions.logits, test.label)
     found.append(
       Point(
@@ -60,10 +61,16 @@ def points(stage: Stage, task: Task) -> list[Point]:
         score=estimate(values, shares),
         delivered=float(macs.mean()),
         deviations=(macs / asked - 1).tolist(),
-        blind_deviations=(costs[blindly].mean(axis=1) / asked - 1).tolist(),
+        blind_deviations=(_spent(stage, reroute(test, blindly)) / asked - 1).tolist(),
       )
     )
   return found
+
+
+def _spent(stage: Stage, predictions: Predictions) -> np.ndarray:
+  """Mean MACs per example `[S]`."""
+  macs = executed_macs(predictions, stage.path_macs, stage.total_macs)
+  return macs.mean(axis=1)
 
 
 def _main_scores(task: Task, logits: np.ndarray, label: np.ndarray) -> list[float]:

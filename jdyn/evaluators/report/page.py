@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jdyn.evaluators.report import curve, plots, scores
+from jdyn.evaluators.predictions import convergence_warning
+from jdyn.evaluators.report import curve, plots, scores, solver
 from jdyn.evaluators.report.run import Run, Stage
 from jdyn.evaluators.tables import latency_table
-from jdyn.tasks import Multiclass, Multilabel, Regression
+from jdyn.tasks import Multiclass, Multilabel, Regression, Task
 
 _STAND_IN = 'synthetic stand-in'
 
@@ -73,13 +74,15 @@ class _Page:
     body = [
       f'<h1>{escape(name)}</h1>',
       self._head(),
-      self._warnings(),
+      self._collapse(),
+      self._convergence(),
       self._results(),
       self._cost(),
       self._latency(),
       self._gate(),
       self._routed(),
       self._mistakes(),
+      self._solvers(),
       self._curves(),
       self._config(),
     ]
@@ -113,7 +116,7 @@ class _Page:
     parts.append(_details('SHA-256 of the data files', hashes))
     return '\n'.join(parts)
 
-  def _warnings(self) -> str:
+  def _collapse(self) -> str:
     """A box about the paths that the gate hardly ever, or nearly always, chooses."""
     paths = [
       f'<em>{escape(path)}</em> gets '
@@ -125,6 +128,16 @@ class _Page:
     return (
       '<p class="warning"><strong>The gate has collapsed.</strong> Of the validation '
       f'examples, path {"; path ".join(paths)}.</p>'
+    )
+
+  def _convergence(self) -> str:
+    """A box about the blocks whose solvers gave up."""
+    warning = convergence_warning(self._main.predictions)
+    if not warning:
+      return ''
+    what, colon, details = warning.partition(':')
+    return (
+      f'<p class="warning"><strong>{escape(what + colon)}</strong>{escape(details)}</p>'
     )
 
   def _results(self) -> str:
@@ -152,7 +165,9 @@ class _Page:
   def _result_table(self, split: str) -> str:
     task = self._run.task
     # The score that counts comes first. The loss of a regression is its error.
-    names = sorted(task.score_names, key=lambda name: name != task.main_score)
+    more = sorted(set(self._main.scores[split]['model']) - set(task.score_names))
+    names = [*task.score_names, *more]
+    names.sort(key=lambda name: name != task.main_score)
     if isinstance(task, Regression):
       names.remove('loss')
     shares = scores.proportions(task, self._main.predictions[split].label)
@@ -248,10 +263,16 @@ class _Page:
       for at in points
     ]
     header = ['budget', score_label(name), 'delivered', 'off by', 'without ledger']
+    early = (
+      ' Paths are priced at all the steps that their solvers may take; where these '
+      'stop early, less is delivered.'
+    )
     return (
       '<p>The gated model at a budget, in MACs per example. Prices of the paths come '
       'from the validation split; a ledger of what earlier examples cost corrects them '
-      'on test. Beside it, by how much the prices alone would be off.</p>'
+      'on test. Beside it, by how much the prices alone would be off.'
+      + (early if self._main.predictions['test'].unspent_macs else '')
+      + '</p>'
       + _table(header, rows)
     )
 
@@ -319,12 +340,7 @@ class _Page:
     main, task = self._main, self._run.task
     if not main.paths:
       return ''
-    if isinstance(task, Regression):
-      name, what = 'mae', 'Mean absolute error'
-    elif isinstance(task, Multilabel):
-      name, what = 'example_f1', 'F1 of the labels of an example,'
-    else:
-      name, what = 'accuracy', 'Accuracy'
+    name, what = _example_score(task)
     rows = []
     for row in scores.routed_rows(main, 'test', task):
       cells = [escape(row.path), f'{row.count:,.0f}<small>{row.share:.1%}</small>']
@@ -335,8 +351,8 @@ class _Page:
     columns = [f'{path} {score_label(name)}' for path in main.paths]
     return _section(
       'Does the gate find the examples that need more?',
-      f'<p>{what} of every path (columns) on the test examples that the gate sends to '
-      'each path (rows); marked is the path that they get. The gate finds the '
+      f'<p>{what}, of every path (columns), on the test examples that the gate sends '
+      'to each path (rows); marked is the path that they get. The gate finds the '
       'right examples if a dear path gains more over a cheap one in its own row than '
       'in the others.</p>',
       _table(['sent to', 'examples', *columns], rows),
@@ -375,10 +391,79 @@ class _Page:
       )
     return _section('Mistakes of the main model', _plots([figure]))
 
+  def _solvers(self) -> str:
+    """How the blocks of equilibrium models converge."""
+    by_path = solver.blocks_by_path(self._main.predictions['test'])
+    if not by_path:
+      return ''
+    tol = solver.tolerance(self._run.config)
+    rows, parts = [], []
+    for path, blocks in by_path.items():
+      for block in blocks:
+        count, size = np.count_nonzero(block.converged), block.converged.size
+        cells = [
+          escape('/'.join(filter(None, (path, block.name)))),
+          f'{block.steps.mean():.2f}',
+          f'{np.quantile(block.steps, 0.95, method="higher"):.0f}',
+          f'{block.trace.shape[-1]}',
+          f'{count / size:.2%}<small>{count:,} of {size:,}</small>',
+          f'{np.median(block.residual):.2g}',
+        ]
+        rows.append((cells, False))
+      parts += [f'<h3>Path {escape(path)}</h3>'] if path else []
+      parts.append(_plots(self._block_figures(path, blocks, tol)))
+    whom = 'the test examples' + (' of all seeds' if self._several else '')
+    if self._main.paths:
+      whom += ', whether or not the gate sends them there'
+    header = ['block', 'steps', '95th percentile', 'most', 'converged', 'residual']
+    return _section(
+      'Fixed points',
+      f'<p>Steps that solvers took on {whom}: their mean, 95th percentile and the most '
+      'that max_steps allows; then how many examples came below the tolerance, and the '
+      'median residual.</p>',
+      _table(header, rows),
+      *parts,
+    )
+
+  def _block_figures(
+    self, path: str, blocks: Sequence[solver.Block], tol: float | None
+  ) -> list[str]:
+    """The plots of one path's blocks."""
+    task, owner = self._run.task, path or self._run.model
+    name, what = _example_score(task)
+    bins = solver.by_steps(self._main.predictions['test'], task, path, blocks)
+    kind = 'Student t' if isinstance(task, Regression) else 'Wilson'
+    once = 'an example counts once per bin, with its mean over seeds'
+    size = (4.6, 3.5)
+    return [
+      self._figure(
+        f'{owner}: residual by step',
+        solver.residual_by_step(blocks, tol),
+        'Median, and band from the 5th to the 95th percentile. An example that has '
+        'stopped keeps its last residual.',
+        size,
+      ),
+      self._figure(
+        f'{owner}: steps per example',
+        solver.steps_per_example(blocks),
+        'A step is an evaluation of the map of the block.',
+        size,
+      ),
+      self._figure(
+        f'{owner}: {score_label(name)} by steps',
+        solver.score_by_steps(bins, score_label(name), _factor(name)),
+        f'{what} by the steps of all blocks together, with 95 % intervals over the '
+        f'examples ({kind}{"; " + once if self._several else ""}).',
+        size,
+      ),
+    ]
+
   def _curves(self) -> str:
     """Training loss and validation score of every stage."""
     parts = []
     for stage in self._run.stages.values():
+      if not stage.trained:
+        continue
       figures = [
         self._figure(
           f'{stage.name}: training loss',
@@ -396,7 +481,7 @@ class _Page:
         ),
       ]
       parts += [f'<h3>Stage {escape(stage.name)}</h3>', _plots(figures)]
-    return _section('Training', *parts)
+    return _section('Training', *parts or ['<p>Converted from a checkpoint.</p>'])
 
   def _config(self) -> str:
     text = json.dumps(self._run.config, indent=2, sort_keys=True)
@@ -419,13 +504,24 @@ class _Page:
     return f'<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
+def _example_score(task: Task) -> tuple[str, str]:
+  """The name of what `scores.example_scores` gives, and in words."""
+  if isinstance(task, Regression):
+    return 'mae', 'Mean absolute error'
+  if isinstance(task, Multilabel):
+    return 'example_f1', 'F1 of the labels of an example'
+  return 'accuracy', 'Accuracy'
+
+
 def score_label(name: str) -> str:
   """A score's name for readers, with its unit."""
   return _score_name(name) + (' (%)' if _factor(name) == 100 else '')
 
 
 def _score_name(name: str) -> str:
-  return name.replace('_', ' ').replace('f1', 'F1').replace('mae', 'MAE')
+  for short in ('f1', 'mae', 'auc'):
+    name = name.replace(short, short.upper())
+  return name.replace('_', ' ')
 
 
 def _factor(name: str) -> int:

@@ -104,7 +104,7 @@ def usage_by_epoch(shares: Mapping[str, np.ndarray]) -> Painter:
       _stack(axes, ['1'], shares)
     else:
       parts = [100 * share for share in shares.values()]
-      axes.stackplot(epochs, parts, labels=list(shares), colors=_colors(len(shares)))
+      axes.stackplot(epochs, parts, labels=list(shares), colors=colors(len(shares)))
       axes.set_xlim(epochs[0], epochs[-1])
       axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlabel='epoch', ylabel='validation examples (%)', ylim=(0, 100))
@@ -131,7 +131,7 @@ def usage_by_class(names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Pa
 
 def _stack(axes: Axes, names: Sequence[str], shares: Mapping[str, np.ndarray]) -> None:
   places, bottom = np.arange(len(names)), np.zeros(len(names))
-  for color, (path, share) in zip(_colors(len(shares)), shares.items(), strict=True):
+  for color, (path, share) in zip(colors(len(shares)), shares.items(), strict=True):
     height = 100 * np.nan_to_num(share)
     axes.bar(places, height, 0.85, bottom=bottom, color=color, label=path)
     bottom += height
@@ -242,7 +242,7 @@ def score_by_cost(
       label='random routing',
     )
     for color, (name, (cost, score)) in zip(
-      _colors(len(static)), static.items(), strict=True
+      colors(len(static)), static.items(), strict=True
     ):
       _point(axes, Estimate(cost), score, 'o', color, f'{name} alone')
     if dial:
@@ -273,8 +273,8 @@ def _point(axes: Axes, x: Estimate, y: Estimate, marker: str, color: str, name: 
   )
 
 
-def _colors(count: int) -> list[str]:
-  """One colour per path, by cost; they repeat when there are too many."""
+def colors(count: int) -> list[str]:
+  """One colour per path, or whatever a plot tells apart; they repeat after six."""
   return [_PATHS[k % len(_PATHS)] for k in range(count)]
 
 

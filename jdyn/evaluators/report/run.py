@@ -33,7 +33,7 @@ class Stage:
   Attributes:
     name: `main`, or the path of the expert that it trained.
     seeds: of the run, in the order of every axis `S`.
-    best_epoch: of each seed, from 1.
+    best_epoch: of each seed, from 1; 0 where the variables were converted.
     select: validation score that picked it.
     parameters: number of trainable values of the whole model.
     total_macs: per example when all of the model is computed.
@@ -55,6 +55,11 @@ class Stage:
   predictions: Mapping[str, Predictions]
   train: Mapping[str, np.ndarray]
   valid: Mapping[str, np.ndarray]
+
+  @property
+  def trained(self) -> bool:
+    """Whether the variables come from training, which has a log, or were converted."""
+    return any(self.best_epoch)
 
   @property
   def paths(self) -> tuple[str, ...]:
@@ -177,7 +182,8 @@ def _read_stage(folder: Path) -> Stage:
   }
   with _fields_of(path):
     seeds = tuple(result['seeds'])
-    train, valid = _read_log(folder / 'metrics.jsonl', len(seeds))
+    log, trained = folder / 'metrics.jsonl', any(result['best_epoch'])
+    train, valid = _read_log(log, len(seeds)) if trained else ({}, {})
     stage = Stage(
       name=folder.name,
       seeds=seeds,
@@ -191,14 +197,19 @@ def _read_stage(folder: Path) -> Stage:
       train=train,
       valid=valid,
     )
-  path = folder / 'metrics.jsonl'
+  if stage.trained:
+    _check_log(stage, log)
+  return stage
+
+
+def _check_log(stage: Stage, path: Path) -> None:
+  """Raises DataError if the log lacks what the page shows of it."""
   for name in (stage.select, *(f'usage/{which}' for which in stage.paths)):
-    _require(name in valid, path, f'validation has no {name!r}')
-  _require('loss' in train, path, "training has no 'loss'")
-  epochs = valid[stage.select].shape[1]
+    _require(name in stage.valid, path, f'validation has no {name!r}')
+  _require('loss' in stage.train, path, "training has no 'loss'")
+  epochs = stage.valid[stage.select].shape[1]
   known = all(1 <= epoch <= epochs for epoch in stage.best_epoch)
   _require(known, path, f'{epochs} epochs, but the best ones are {stage.best_epoch}')
-  return stage
 
 
 def _read_latency(path: Path, main: Stage) -> Latency | None:

@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from jdyn.evaluators.predictions import Predictions
+from jdyn.evaluators.predictions import Predictions, macs_by_path
 from jdyn.evaluators.report.run import Run, Stage
 from jdyn.metrics.interval import summarize, wilson
 from jdyn.tasks import Multiclass, Regression, Task
@@ -117,6 +116,7 @@ def result_rows(run: Run, split: str) -> list[Row]:
   """The table of results: experts by cost, their average, the bound and the model."""
   main = run.main
   scores = main.scores[split]
+  along = macs_by_path(main.predictions[split], main.path_macs)
   experts = [stage for stage in run.stages.values() if stage is not main]
   rows = [_stage_row(stage, 'stage', split) for stage in experts]
   alone = {row.name: row for row in rows}
@@ -124,10 +124,10 @@ def result_rows(run: Run, split: str) -> list[Row]:
     # A frozen expert is the same model inside and outside of the main one.
     if path in alone and _same(alone[path].scores, of_path):
       continue
-    macs = [main.path_macs[path]] * len(main.seeds) if main.paths else None
+    macs = along[path].mean(axis=1).tolist() if main.paths else None
     rows.append(Row(path, 'path', of_path, macs))
   if 'uniform' in scores and not _same(scores['model'], scores['uniform']):
-    rows.append(_uniform_row(run, scores))
+    rows.append(_uniform_row(run, split))
   if main.paths and isinstance(run.task, Multiclass):
     rows.append(_oracle_row(main, split, run.task))
   rows.append(_stage_row(main, 'model', split))
@@ -139,17 +139,16 @@ def _stage_row(stage: Stage, kind: str, split: str) -> Row:
   return Row(stage.name, kind, scores['model'], scores['macs'], stage.parameters)
 
 
-def _uniform_row(run: Run, scores: Mapping[str, Any]) -> Row:
+def _uniform_row(run: Run, split: str) -> Row:
   """The plain average of the experts' logits; it computes all of them."""
+  scores = run.main.scores[split]
   row = Row('average', 'uniform', scores['uniform'])
   if not set(scores['paths']) <= set(run.stages):
     return row
   experts = [run.stages[path] for path in scores['paths']]
-  macs = float(sum(stage.total_macs for stage in experts))
+  macs = np.sum([stage.scores[split]['macs'] for stage in experts], axis=0)
   parameters = sum(stage.parameters for stage in experts)
-  return dataclasses.replace(
-    row, macs=[macs] * len(run.main.seeds), parameters=parameters
-  )
+  return dataclasses.replace(row, macs=macs.tolist(), parameters=parameters)
 
 
 def _same(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]):
@@ -157,20 +156,14 @@ def _same(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float
   return all(np.allclose(one[name], other[name], rtol=1e-3, atol=1e-4) for name in one)
 
 
-def correct(task: Task, predictions: Predictions, path: str) -> np.ndarray:
-  """How right a path is on every example, `[S, N]` in [0, 1]."""
-  batch = {'label': predictions.label}
-  logits = predictions.expert_logits[path]
-  return np.stack([np.asarray(task.correct(one_seed, batch)) for one_seed in logits])
-
-
 def _oracle_row(main: Stage, split: str, task: Task) -> Row:
   """A gate that knows the labels: the cheapest path that is right, if any is."""
   predictions = main.predictions[split]
-  right = np.stack([correct(task, predictions, path) for path in main.paths])
-  macs = np.array([main.path_macs[path] for path in main.paths], np.float64)
+  right = np.stack([example_scores(task, predictions, path) for path in main.paths])
+  along = macs_by_path(predictions, main.path_macs)
+  macs = np.stack([along[path] for path in main.paths])
   # argmax is the first path that is right; the cheapest where none is.
-  cost = macs[right.argmax(axis=0)].mean(axis=1)
+  cost = np.take_along_axis(macs, right.argmax(axis=0)[None], axis=0)[0].mean(axis=1)
   accuracy = right.max(axis=0).mean(axis=1)
   return Row('gate oracle', 'oracle', {'accuracy': accuracy.tolist()}, cost.tolist())
 
@@ -178,11 +171,10 @@ def _oracle_row(main: Stage, split: str, task: Task) -> Row:
 def routed_rows(stage: Stage, split: str, task: Task) -> list[Routed]:
   """How right each path is on the examples that the gate sends to each path.
 
-  The score is the accuracy (multiclass), the F1 of an example's labels
-  (multilabel) or the absolute error in units of the label (regression).
+  The score is that of `example_scores`.
   """
   predictions = stage.predictions[split]
-  values = {path: _example_scores(task, predictions, path) for path in stage.paths}
+  values = {path: example_scores(task, predictions, path) for path in stage.paths}
   weights = np.stack([predictions.weights[path] for path in stage.paths])
   chosen = weights.argmax(axis=0)  # [S, N]
   single_share = isinstance(task, Multiclass) and len(stage.seeds) == 1
@@ -200,12 +192,16 @@ def routed_rows(stage: Stage, split: str, task: Task) -> list[Routed]:
   return rows
 
 
-def _example_scores(task: Task, predictions: Predictions, path: str) -> np.ndarray:
-  if not isinstance(task, Regression):
-    return correct(task, predictions, path)
+def example_scores(task: Task, predictions: Predictions, path: str = '') -> np.ndarray:
+  """How good the model is on every example, `[S, N]`; or one of its paths.
+
+  Whether it is right (multiclass), the F1 of an example's labels (multilabel) or the
+  absolute error in units of the label (regression).
+  """
+  score = task.loss if isinstance(task, Regression) else task.correct
   batch = {'label': predictions.label}
-  logits = predictions.expert_logits[path]
-  return np.stack([np.asarray(task.loss(one_seed, batch)) for one_seed in logits])
+  logits = predictions.expert_logits[path] if path else predictions.logits
+  return np.stack([np.asarray(score(one_seed, batch)) for one_seed in logits])
 
 
 def class_usage(stage: Stage, split: str) -> np.ndarray:
