@@ -30,7 +30,7 @@ from jdyn.evaluators.budget import (
 from jdyn.evaluators.conditional import conditional, path_costs
 from jdyn.evaluators.latency import batch_size as size_of
 from jdyn.evaluators.latency import time_batch, time_budgets
-from jdyn.evaluators.predictions import Predictions, from_outputs
+from jdyn.evaluators.predictions import Predictions, from_outputs, path_prices
 from jdyn.models.input_names import input_names
 from jdyn.ops.dispatcher import Reader, input_shape
 from jdyn.ops.timing import interleave
@@ -78,7 +78,9 @@ class TrainedRun:
     self._dispatcher = None
     # Soft weights need every path.
     if self.stage.costs.paths and np.all(self._hparams['gate_hard']):
-      self._costs = path_costs(self.stage.model, self.stage.costs.paths)
+      valid = Predictions.load(self._folder / 'predictions_valid.npz')
+      self._prices = path_prices(valid, self.stage.costs.paths)
+      self._costs = path_costs(self.stage.model, self._prices)
       self._dispatcher = conditional(self.stage.model, self._costs)
     self._apply = jax.jit(
       lambda v, hparams, inputs: dataclasses.replace(
@@ -106,8 +108,8 @@ class TrainedRun:
         path: MACs ('12M', 5e6) or milliseconds ('0.3ms', on this machine, in batches
         of this size); None leaves the choice to the gate. The mean over the examples
         of this call is held to it, within 5 % from about a hundred examples on; where
-        batches are smaller, use `stream`. MACs count all the steps that the solvers
-        of equilibrium models may take; where these stop early, it costs less.
+        batches are smaller, use `stream`. MACs of equilibrium models are
+        those that they take on average on the validation split.
       seed: one of `seeds`; the first if None.
 
     Returns:
@@ -184,7 +186,7 @@ class TrainedRun:
       ValueError: the budget is out of reach.
     """
     self._check_conditional()
-    budget, costs = parse_budget(budget), self.stage.costs.paths
+    budget, costs = parse_budget(budget), self._prices
     if budget.unit == 'macs':
       check_budget(budget, costs)
       return budget.value
@@ -331,7 +333,7 @@ class TrainedRun:
           'export: a program runs on machines that were not measured, so its budget '
           'must be in MACs.'
         )
-      check_budget(budget, self.stage.costs.paths)
+      check_budget(budget, self._prices)
       extra = self._dial(seed), budget.value
 
     def run(inputs):
@@ -422,7 +424,7 @@ class TrainedRun:
           f'budget={budget.value:g} ms: a split is evaluated at MACs per example; '
           '`TrainedRun.macs` tells how many these are.'
         )
-      check_budget(budget, self.stage.costs.paths)
+      check_budget(budget, self._prices)
     examples = self.examples(
       dataset,
       split,
@@ -448,7 +450,7 @@ class TrainedRun:
     if budget is None:
       return predictions
     valid = Predictions.load(self._folder / 'predictions_valid.npz')
-    return at_budget(valid, predictions, costs, budget)
+    return at_budget(valid, predictions, self._prices, budget)
 
   def _model(self, seed: int | None) -> tuple[Any, Any]:
     """Variables and hparams of one seed, on the device."""

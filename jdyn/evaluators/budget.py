@@ -11,8 +11,8 @@ other examples, by chance and because splits differ. So a ledger corrects it as 
 goes: an example's price is looked up at the budget plus what earlier examples have
 left over. It knows what those cost, and no label and no later example.
 
-A path whose solver may stop early is priced, in MACs, at the most that it may take.
-The ledger books that price, so what is executed is at most the budget.
+A path whose solver stops by itself is priced, in MACs, at what it takes on average on
+the validation split.
 
 No source: DynMM's budget is fixed when its gate is trained.
 """
@@ -282,7 +282,7 @@ def choose(
   Args:
     valid: of the validation split; nothing but its gate logits is used.
     predictions: of the split to choose for, in the order of its examples.
-    costs: of an example by path, the most that it may be.
+    costs: of an example by path (`jdyn.evaluators.predictions.path_prices`).
     budgets: per example, in the unit of `costs`.
     ledger: correct as it goes, or trust the thresholds from validation.
 

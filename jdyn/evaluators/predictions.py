@@ -257,6 +257,16 @@ def macs_by_path(
   return found
 
 
+def path_prices(valid: Predictions, path_macs: Mapping[str, int]) -> dict[str, float]:
+  """What an example is expected to execute along each path: a budget's prices.
+
+  Args:
+    valid: predictions of the validation split.
+    path_macs: the most that each path may execute.
+  """
+  return {path: float(m.mean()) for path, m in macs_by_path(valid, path_macs).items()}
+
+
 def convergence_warning(by_split: Mapping[str, Predictions]) -> str:
   """Says on how many examples solvers found no fixed point; empty if on none.
 

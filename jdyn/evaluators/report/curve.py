@@ -8,7 +8,12 @@ import jax
 import numpy as np
 
 from jdyn.evaluators import budget
-from jdyn.evaluators.predictions import Predictions, executed_macs, reroute
+from jdyn.evaluators.predictions import (
+  Predictions,
+  executed_macs,
+  path_prices,
+  reroute,
+)
 from jdyn.evaluators.report.run import Stage
 from jdyn.evaluators.report.scores import Estimate, estimate, proportions
 from jdyn.tasks import Task
@@ -25,8 +30,7 @@ class Point:
   Attributes:
     budget: MACs per example that were asked for.
     score: the task's main score.
-    delivered: MACs per example, mean over seeds; less than the budget where solvers
-      stop early, since paths are priced at the most that they may take.
+    delivered: MACs per example, mean over seeds.
     deviations: of each seed from the budget, as a share of it.
     blind_deviations: the same for the thresholds from validation, without a ledger.
   """
@@ -45,10 +49,10 @@ def points(stage: Stage, task: Task) -> list[Point]:
     return []
   if not all(np.isin(share, (0, 1)).all() for share in test.weights.values()):
     return []
-  costs = np.array([stage.path_macs[path] for path in test.paths], np.float64)
-  budgets = np.linspace(costs.min(), costs.max(), BUDGETS)
-  chosen = budget.choose(valid, test, stage.path_macs, budgets)
-  blind = budget.choose(valid, test, stage.path_macs, budgets, ledger=False)
+  prices = path_prices(valid, stage.path_macs)
+  budgets = np.linspace(min(prices.values()), max(prices.values()), BUDGETS)
+  chosen = budget.choose(valid, test, prices, budgets)
+  blind = budget.choose(valid, test, prices, budgets, ledger=False)
   shares = proportions(task, test.label).get(task.main_score)
   found = []
   for asked, at, blindly in zip(budgets, chosen, blind, strict=True):

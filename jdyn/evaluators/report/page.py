@@ -263,15 +263,10 @@ class _Page:
       for at in points
     ]
     header = ['budget', score_label(name), 'delivered', 'off by', 'without ledger']
-    early = (
-      ' Paths are priced at all the steps that their solvers may take; where these '
-      'stop early, less is delivered.'
-    )
     return (
       '<p>The gated model at a budget, in MACs per example. Prices of the paths come '
       'from the validation split; a ledger of what earlier examples cost corrects them '
       'on test. Beside it, by how much the prices alone would be off.'
-      + (early if self._main.predictions['test'].unspent_macs else '')
       + '</p>'
       + _table(header, rows)
     )
