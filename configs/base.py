@@ -40,26 +40,28 @@ ENCODERS = {
   ),
 }
 
+_EQUILIBRIUM = dict(
+  features=0,
+  cell='residual',
+  groups=1,
+  epsilon=1.0,
+  state_scale=0.25,
+  solver='anderson',
+  history=5,
+  damping=1.0,
+  max_steps=20,
+  tol=1e-3,
+  adjoint='implicit',
+  adjoint_steps=20,
+  adjoint_tol=1e-3,
+  jacobian_probes=0,
+  jacobian_share=1.0,
+)
+
 FUSIONS = {
   'average': {},
   'concat': dict(flatten=True),
-  'equilibrium': dict(
-    features=0,
-    cell='residual',
-    groups=1,
-    epsilon=0.1,
-    state_scale=0.25,
-    solver='anderson',
-    history=5,
-    damping=1.0,
-    max_steps=20,
-    tol=1e-3,
-    adjoint='implicit',
-    adjoint_steps=20,
-    adjoint_tol=1e-3,
-    jacobian_probes=0,
-    jacobian_share=1.0,
-  ),
+  'equilibrium': _EQUILIBRIUM,
   'equilibrium_released': dict(
     cell='residual',
     weighted=True,
@@ -75,6 +77,14 @@ FUSIONS = {
     jacobian_probes=2,
   ),
   'low_rank': dict(features=512, rank=128, train_factors=True),
+  'masked_attention': dict(
+    query='text',
+    features=30,
+    fusion=dict(name='equilibrium') | _EQUILIBRIUM,
+    attention_dropout=0.3,
+    dropout=0.1,
+    released=False,
+  ),
   'mm_dynamics': dict(
     features=1000, dropout=0.5, fusion=dict(name='concat', flatten=True)
   ),

@@ -7,6 +7,7 @@ import inspect
 import tempfile
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -26,7 +27,7 @@ FOLDER = Path(base.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem != 'base')
 
 # What `build` sets itself, and what belongs to every flax module.
-_SET_BY_BUILD = {'axis_name', 'confidence', 'name', 'parent'}
+_SET_BY_BUILD = {'axis_name', 'confidence', 'name', 'num_outputs', 'parent'}
 
 
 @functools.cache
@@ -162,8 +163,13 @@ def test_the_base_lists_every_option_with_its_default(listed, table):
     defaults = _defaults(table[name])
     assert set(options) == set(defaults), name
     for key, default in defaults.items():
+      option = options[key]
+      if isinstance(default, nn.Module):  # Listed as an entry of its own.
+        option = table[option['name']](
+          **{k: v for k, v in option.items() if k != 'name'}
+        )
       if default is not dataclasses.MISSING:
-        assert options[key] == default, f'{name}.{key}'
+        assert option == default, f'{name}.{key}'
 
 
 def test_the_base_has_a_function_for_every_model():
@@ -192,6 +198,16 @@ def test_the_base_has_a_function_for_every_model():
     ({'model.gate.head.name': 'mpl'}, "Unknown head 'mpl'; expected one of"),
     ({'experts.coarse.loss.budget': 0.1}, 'coarse: loss.budget and loss.balance need'),
     ({'experts.coarse.loss.supervised': 0.0}, 'coarse: every weight in loss is 0'),
+    (
+      {'experts.coarse.loss.per_expert': 1.0},
+      "coarse: loss 'per_expert' needs",
+    ),
+    ({'loss.confidence': 1.0, 'loss.confidence_target': 'x'}, "confidence_target='x'"),
+    ({'loss.informativeness': 1.0}, "main: loss 'informativeness' needs a fusion"),
+    (
+      {'loss.per_expert': 1.0, 'loss.expert_weights.fine': 2.0},
+      r"main: loss.expert_weights names \['fine'\], but .*'coarse'",
+    ),
     ({'data.name': 'digit'}, "Unknown dataset 'digit'; expected one of"),
   ],
 )
@@ -207,3 +223,20 @@ def test_a_config_that_cannot_run_is_refused_with_its_key(change, message):
 
   with pytest.raises(ValueError, match=message):
     make()
+
+
+def test_a_fusion_can_hold_another():
+  config = ConfigDict(_config('rosmap_mmdynamics').to_dict())
+  inner = base.fusion('mm_dynamics', features=3, fusion=base.fusion('average'))
+  config.model.fusion = base.fusion('mm_dynamics', features=4, fusion=inner)
+  stage = build.stage(config, _spec(build.source(config)))
+  fusion = stage.model.fusion
+  assert (fusion.features, fusion.fusion.features) == (4, 3)
+  assert fusion.num_outputs == fusion.fusion.num_outputs == 2
+  assert fusion.fusion.fusion == FUSIONS['average']()
+  assert set(stage.terms) == {
+    'confidence',
+    'informativeness',
+    'per_expert',
+    'supervised',
+  }

@@ -111,6 +111,49 @@ def test_while_needs_a_measured_trip_count():
   assert cost.count_macs(loop, X, trip_count=5) == (5 * 2 + 6) * ONCE
 
 
+def _bounded(*conditions):
+  """Runs `cell` while all conditions on `(counter, x)` hold."""
+
+  def loop(x):
+    return lax.while_loop(
+      lambda c: functools.reduce(jnp.logical_and, [f(*c) for f in conditions]),
+      lambda c: (c[0] + 1, cell(c[1])),
+      (jnp.int32(0), x),
+    )
+
+  return loop
+
+
+@pytest.mark.parametrize(
+  ('conditions', 'rounds'),
+  [
+    ([lambda i, x: i < 7], 7),
+    ([lambda i, x: i < 7, lambda i, x: jnp.any(x > 0)], 7),
+    ([lambda i, x: i < 7, lambda i, x: x[0, 0] < 3.0], 7),
+    ([lambda i, x: i < x.shape[0]], 2),
+  ],
+)
+def test_a_loop_with_a_cap_is_charged_the_cap(conditions, rounds):
+  loop = _bounded(*conditions)
+  assert cost.count_macs(loop, X) == rounds * ONCE
+  assert cost.count_macs(loop, X, trip_count=3) == 3 * ONCE
+
+
+@pytest.mark.parametrize(
+  'conditions',
+  [
+    [lambda i, x: i < jnp.sum(x).astype(jnp.int32)],
+    [lambda i, x: x[0, 0] < 7.0],
+    [lambda i, x: jnp.any(x > 0)],
+    [lambda i, x: i + 1 < 7],
+    [lambda i, x: i < 7, lambda i, x: i < 3],
+  ],
+)
+def test_a_loop_without_a_constant_cap_needs_a_measured_count(conditions):
+  with pytest.raises(ValueError, match='pass trip_count'):
+    cost.count_macs(_bounded(*conditions), X)
+
+
 def test_device_parallel_programs_are_refused():
   mesh = jax.make_mesh((1,), ('data',), devices=jax.devices()[:1])
   spec = jax.sharding.PartitionSpec()

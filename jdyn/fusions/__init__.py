@@ -9,6 +9,7 @@ from jdyn.fusions.concat import Concat
 from jdyn.fusions.equilibrium import Equilibrium
 from jdyn.fusions.equilibrium_released import ReleasedEquilibrium
 from jdyn.fusions.low_rank import LowRankFusion
+from jdyn.fusions.masked_attention import MaskedAttention
 from jdyn.fusions.mm_dynamics import MMDynamics
 from jdyn.fusions.mult import MulT
 from jdyn.fusions.multiplicative import MultiplicativeFusion
@@ -23,6 +24,7 @@ FUSIONS = {
   'equilibrium': Equilibrium,
   'equilibrium_released': ReleasedEquilibrium,
   'low_rank': LowRankFusion,
+  'masked_attention': MaskedAttention,
   'mm_dynamics': MMDynamics,
   'mult': MulT,
   'multiplicative': MultiplicativeFusion,

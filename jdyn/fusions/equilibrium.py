@@ -4,17 +4,18 @@ The states of the modalities depend neither on each other nor on the fused state
 system is solved block by block: one fixed point per modality, then the fused one, each
 until every example has converged.
 
-As released, the map has no fixed point at initialisation: the features are small beside
-the state, every modality stretches the fused state, and a norm over a few features
-stretches where most of them are zero. Here features are scaled to unit size, modalities
-are averaged, norms go over all features with a larger epsilon, and the one that ends
-each map starts at `state_scale`; then plain iteration converges from the start, for
-every example.
+As released, the map has no fixed point at initialisation: a group norm scales what it
+gets to unit size however small that is, so that small features are drowned by the
+state and small states are stretched, and every modality stretches the fused state. Here
+the norms' epsilon is 1, so that they bound large signals and leave small ones as they
+are, the modalities are averaged, and the norm that ends each map starts at
+`state_scale`; then plain iteration converges from the start, for every example, in few
+steps, whatever the size of the features.
 `equilibrium_released` is the original.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ class Equilibrium(nn.Module):
   features: int = 0
   cell: Literal['residual', 'features'] = 'residual'
   groups: int = 1
-  epsilon: float = 0.1
+  epsilon: float = 1.0
   state_scale: float = 0.25
   solver: str = 'anderson'
   history: int = 5
@@ -93,18 +94,22 @@ class Equilibrium(nn.Module):
     Raises:
       ValueError: the widths of the inputs do not fit, or a field is out of range.
     """
+    if self.cell not in ('residual', 'features'):
+      raise ValueError(f"cell={self.cell!r}; expected 'residual' or 'features'.")
     features = self._features(inputs)
-    fused = unit_rms(WeightedSum(name='injection')(features))
-    states = {name: unit_rms(x) for name, x in features.items()}
+    fused = WeightedSum(name='injection')(features)
     norm = dict(groups=self.groups, scale=self.state_scale, epsilon=self.epsilon)
     aux: dict[str, jax.Array] = {}
+    # The modalities are rows of one problem, so that one loop solves them all.
+    states = jnp.stack(list(features.values()))
     if self.cell == 'residual':
-      for name, x in states.items():
-        cell = ResidualCell(**norm, name=f'cell_{name}')
-        states[name] = self._solve(name, cell, x, {}, train, aux)
+      stacked = nn.vmap(ResidualCell, {'params': 0}, {'params': True})
+      cells = stacked(**norm, name='cells')
+      states = self._solve(tuple(features), cells, states, (), train, aux)
     cell = PurifyCombine(**norm, name='combine')
-    value = self._solve(FUSED, cell, fused, {'states': states}, train, aux)
-    return Fused(value.astype(_dtype(inputs)), aux=aux)
+    others = (dict(zip(features, states[:, None], strict=True)),)
+    value = self._solve((FUSED,), cell, fused[None], others, train, aux)
+    return Fused(value[0].astype(_dtype(inputs)), aux=aux)
 
   def _features(self, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The inputs at one width, in float32 at least: the tolerance is below bfloat16."""
@@ -118,47 +123,60 @@ class Equilibrium(nn.Module):
     check_shapes(features)
     return features
 
-  def _solve(self, name, cell, x, others, train, aux) -> jax.Array:
-    """The fixed point of one block; its diagnostics are added to `aux`."""
+  def _solve(self, names, cell, x, others, train, aux) -> jax.Array:
+    """The fixed points `[M, B, ..., D]` of the blocks `names`.
+
+    Args:
+      names: of the M blocks.
+      cell: `(z, x, *others) -> z` for all of them.
+      x: features, `[M, B, ..., D]`.
+      others: what else the cell reads.
+      train: whether the Jacobian is estimated.
+      aux: the diagnostics are added to it.
+    """
     if self.is_initializing():
-      return cell(jnp.zeros_like(x), x=x, **others)
+      return cell(jnp.zeros_like(x), x, *others)
     module, variables = cell.unbind()
 
     def f(z, params):
       variables, x, others = params
-      return module.apply(variables, z, x=x, **others)
+      return _rows(module.apply(variables, z.reshape(x.shape), x, *others))
 
     params = (variables, x, others)
     solution = fixed_point(
       f,
-      jnp.zeros_like(x),
+      jnp.zeros_like(_rows(x)),
       params,
       solver=self._solver(),
       max_steps=self.max_steps,
       tol=self.tol,
       adjoint=self._adjoint(),
     )
-    aux |= diagnostics(name, solution)
+    aux |= diagnostics(names, solution)
+    blocks = x.shape[:2]
     if self.adjoint != 'unrolled':  # Which runs all steps.
-      macs = count_macs(f, x, params) // x.shape[0]
+      macs = count_macs(f, _rows(x), params) // (blocks[0] * blocks[1])
       unspent = macs * (self.max_steps - solution.steps)
-      aux['unspent_macs'] = aux.get('unspent_macs', 0) + unspent
+      _add(aux, 'unspent_macs', unspent.reshape(blocks).sum(axis=0))
     if self.jacobian_probes:
       held = (variables, x, jax.lax.stop_gradient(others))
       size = (
-        self._penalty(lambda z: f(z, held), solution.value)
+        self._penalty(lambda z: f(z, held), solution.value, blocks)
         if train
         else jnp.zeros_like(solution.residual)
       )
-      aux['jacobian'] = aux.get('jacobian', 0) + size
-    return solution.value
+      _add(aux, 'jacobian', size.reshape(blocks).sum(axis=0))
+    return solution.value.reshape(x.shape)
 
-  def _penalty(self, f: Callable, z: jax.Array) -> jax.Array:
-    """The Jacobian's size `[B]`, on a share of the steps."""
+  def _penalty(self, f: Callable, z: jax.Array, blocks) -> jax.Array:
+    """The Jacobian's size at each row of `z`, on a share of the steps."""
     key, of_probes = jax.random.split(self.make_rng('probe'))
 
     def estimate():
-      probes = draw_probes(of_probes, self.jacobian_probes, z, self.axis_name)
+      # An example's probes do not depend on how many rows this device has.
+      examples = jnp.moveaxis(z.reshape(*blocks, *z.shape[1:]), 0, 1)
+      probes = draw_probes(of_probes, self.jacobian_probes, examples, self.axis_name)
+      probes = jnp.moveaxis(probes, 2, 1).reshape(-1, *z.shape)
       return jacobian.squared_norm(f, z, probes) / self.jacobian_share
 
     if self.jacobian_share == 1:
@@ -199,15 +217,24 @@ def make_solver(name: str, history: int, damping: float) -> solvers.Solver:
   raise ValueError(f"solver={name!r}; expected 'picard', 'anderson' or 'broyden'.")
 
 
-def diagnostics(name: str, solution: Solution) -> dict[str, Any]:
-  """What the solver of one block did, as `aux` holds it: `[B, ...]` each."""
-  found = {
+def diagnostics(names: Sequence[str], solution: Solution) -> dict[str, jax.Array]:
+  """What the solver did, as `aux` holds it: `[B, ...]` each.
+
+  Args:
+    names: of M blocks.
+    solution: of `M * B` rows, block by block.
+  """
+  rows = {
     'steps': solution.steps,
     'residual': solution.residual,
     'converged': solution.converged.astype(jnp.float32),
     'trace': solution.trace.T,
   }
-  return {f'solver/{name}/{key}': jax.lax.stop_gradient(x) for key, x in found.items()}
+  found = {}
+  for key, x in jax.lax.stop_gradient(rows).items():
+    blocks = x.reshape(len(names), -1, *x.shape[1:])
+    found |= {f'solver/{name}/{key}': blocks[m] for m, name in enumerate(names)}
+  return found
 
 
 def draw_probes(
@@ -219,9 +246,13 @@ def draw_probes(
   return jax.vmap(lambda key: jax.random.normal(key, shape, z.dtype), out_axes=1)(rows)
 
 
-def unit_rms(x: jax.Array) -> jax.Array:
-  """Vectors `[..., D]` scaled to a mean square of 1; zero stays zero."""
-  return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-8)
+def _rows(x: jax.Array) -> jax.Array:
+  """`[M * B, ...]` of `[M, B, ...]`."""
+  return x.reshape(-1, *x.shape[2:])
+
+
+def _add(aux: dict[str, jax.Array], name: str, value: jax.Array) -> None:
+  aux[name] = aux[name] + value if name in aux else value
 
 
 def check_shapes(features: Mapping[str, jax.Array]) -> None:

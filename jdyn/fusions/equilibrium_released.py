@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jdyn.cost import count_macs
 from jdyn.fusions.equilibrium import FUSED, check_shapes, diagnostics, draw_probes
-from jdyn.layers.equilibrium import CELLS, PurifyCombine, WeightedSum
+from jdyn.layers.equilibrium import JointCell, WeightedSum
 from jdyn.ops import jacobian
 from jdyn.ops.fixed_point import Criterion, Implicit, differentiate, solve
 from jdyn.ops.solvers import Solver, anderson, broyden
@@ -66,57 +67,45 @@ class ReleasedEquilibrium(nn.Module):
       ValueError: the shapes of the inputs differ, or a field is out of range.
     """
     check_shapes(inputs)
-    names = sorted(inputs)
-    total = (
-      WeightedSum(name='injection')(inputs)
-      if self.weighted
-      else sum(inputs[name] for name in names)
+    fused = self._fuse(inputs)
+    cell = JointCell(
+      self.cell, self.groups, self.relu_last, self.over_steps, name='map'
     )
-    cells = {name: CELLS[self.cell](name=f'cell_{name}') for name in names}
-    options = {'relu_last': self.relu_last, 'over_steps': self.over_steps}
-    combine = PurifyCombine('sum', self.groups, name='combine', **options)
-    shape, width = total.shape, total[0].size
+    width, states = fused[0].size, len(inputs) + 1
+    x = jnp.zeros((fused.shape[0], states * width), fused.dtype)
 
-    def split(x):
-      return [part.reshape(shape) for part in jnp.split(x, len(names) + 1, axis=1)]
+    def read(x):
+      return x[:, -width:].reshape(fused.shape)
 
-    def apply(cells, combine, x):
-      *states, fused = split(x)
-      states = {
-        name: cells[name](z, inputs[name])
-        for name, z in zip(names, states, strict=True)
-      }
-      following = [*states.values(), combine(fused, states, total)]
-      return jnp.concatenate([z.reshape(shape[0], -1) for z in following], axis=1)
-
-    x0 = jnp.zeros((shape[0], width * (len(names) + 1)), total.dtype)
     if self.is_initializing():
-      return Fused(split(apply(cells, combine, x0))[-1])
-    modules = {name: cell.unbind() for name, cell in {**cells, FUSED: combine}.items()}
+      return Fused(read(cell(x, inputs, fused)))
+    module, variables = cell.unbind()
 
     def f(x):
-      calls = {
-        name: lambda *args, m=module, v=variables: m.apply(v, *args)
-        for name, (module, variables) in modules.items()
-      }
-      return apply(calls, calls[FUSED], x)
+      return module.apply(variables, x, inputs, fused)
 
     aux = {}
     if self.layers:
-      x = x0
-      for _ in range(self.layers):
-        x = f(x)
+      x, _ = jax.lax.scan(lambda x, _: (f(x), None), x, length=self.layers)
     else:
-      x, aux = self._solve(f, x0, train)
-    return Fused(split(x)[-1], aux=aux)
+      x, aux = self._solve(f, x, train)
+    return Fused(read(x), aux=aux)
+
+  def _fuse(self, inputs: Mapping[str, jax.Array]) -> jax.Array:
+    """The fused features, which are injected into the fused state's map."""
+    if self.weighted:
+      return WeightedSum(name='injection')(inputs)
+    return sum(inputs[name] for name in sorted(inputs))
 
   def _solve(self, f, x0, train):
     solver, extra, floor = self._solver()
     criterion = Criterion(self.max_steps + extra, self.tol, self.stop, floor, True)
     backward = Criterion(self.adjoint_steps + extra, self.tol, 'rel', floor, True)
     solution = solve(lambda x: jax.lax.stop_gradient(f(x)), x0, solver, criterion)
-    x = differentiate(f, solution.iterate, Implicit(solver, backward))
-    aux = diagnostics(FUSED, solution)
+    x = differentiate(f, solution.iterate, Implicit(solver, backward, False))
+    aux = diagnostics((FUSED,), solution)
+    macs = count_macs(f, x0) // x0.shape[0]
+    aux['unspent_macs'] = macs * (criterion.max_steps - solution.steps)
     if train:
       # One more application, through which the original differentiates.
       image = jax.lax.stop_gradient(f(x))

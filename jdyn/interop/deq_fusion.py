@@ -8,6 +8,7 @@ from jdyn.interop import mm_dynamics
 from jdyn.interop.state_dict import Place, linear, read_params
 from jdyn.interop.torch_file import read_torch
 
+
 def convert(
   path: Path, template: Mapping[str, Any], views: Sequence[str] = mm_dynamics.VIEWS
 ) -> dict[str, Any]:

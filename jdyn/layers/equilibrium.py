@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jdyn.layers.batch_norm import BatchNorm
@@ -110,13 +111,6 @@ class FeatureCell(nn.Module):
     return x
 
 
-CELLS = {
-  'residual': ResidualCell,
-  'batch_norm': BatchNormCell,
-  'features': FeatureCell,
-}
-
-
 class PurifyCombine(nn.Module):
   """One application to the fused state: purify by a gate, then combine.
 
@@ -143,14 +137,14 @@ class PurifyCombine(nn.Module):
 
   @nn.compact
   def __call__(
-    self, z: jax.Array, states: Mapping[str, jax.Array], x: jax.Array
+    self, z: jax.Array, x: jax.Array, states: Mapping[str, jax.Array]
   ) -> jax.Array:
     """The next fused state.
 
     Args:
       z: fused state `[B, ..., D]`.
-      states: of the modalities, each of that shape.
       x: fused features, of that shape.
+      states: of the modalities, each of that shape.
     """
     width = z.shape[-1]
     # The gate is linear and shared, so it is applied once, to the mean of its inputs.
@@ -171,9 +165,72 @@ class WeightedSum(nn.Module):
   @nn.compact
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
     """Adds up arrays of one shape."""
-    bias = self.param('bias', nn.initializers.zeros, (1,))
-    weights = {
-      name: self.param(f'weight_{name}', nn.initializers.ones, (1,))
-      for name in sorted(features)
+    (bias,) = self.param('bias', nn.initializers.zeros, (1,))
+    total = bias
+    for name in sorted(features):
+      (weight,) = self.param(f'weight_{name}', nn.initializers.ones, (1,))
+      total += weight * features[name]
+    return total
+
+
+class JointCell(nn.Module):
+  """One application to the states of all modalities and the fused one, as released.
+
+  The fused state sees the new states of the modalities.
+
+  Attributes:
+    cell: map of a modality's state: `residual`, `batch_norm` or `features`.
+    groups: of the norms.
+    relu_last: see `PurifyCombine`.
+    over_steps: see `StateNorm`; of the fused state.
+  """
+
+  cell: str = 'residual'
+  groups: int = 4
+  relu_last: bool = False
+  over_steps: bool = False
+
+  @nn.compact
+  def __call__(
+    self, z: jax.Array, features: Mapping[str, jax.Array], fused: jax.Array
+  ) -> jax.Array:
+    """The next states.
+
+    Args:
+      z: `[B, (M + 1) N]`, states of the modalities in sorted order and the fused
+        state, each flattened to N numbers.
+      features: of the M modalities, `[B, ..., D]`.
+      fused: their combination, of that shape.
+
+    Raises:
+      ValueError: there is no such cell, or D does not divide into the groups.
+    """
+    names = sorted(features)
+    *old, last = (
+      part.reshape(fused.shape) for part in jnp.split(z, len(names) + 1, axis=1)
+    )
+    states = {
+      name: self._cell(f'cell_{name}')(state, features[name])
+      for name, state in zip(names, old, strict=True)
     }
-    return sum(weights[name] * features[name] for name in sorted(features)) + bias
+    combine = PurifyCombine(
+      'sum',
+      self.groups,
+      relu_last=self.relu_last,
+      over_steps=self.over_steps,
+      name='combine',
+    )
+    new = [*states.values(), combine(last, fused, states)]
+    return jnp.concatenate([state.reshape(z.shape[0], -1) for state in new], axis=1)
+
+  def _cell(self, name: str) -> nn.Module:
+    match self.cell:
+      case 'residual':
+        return ResidualCell(self.groups, name=name)
+      case 'batch_norm':
+        return BatchNormCell(name=name)
+      case 'features':
+        return FeatureCell(name=name)
+    raise ValueError(
+      f"cell={self.cell!r}; expected 'residual', 'batch_norm' or 'features'."
+    )

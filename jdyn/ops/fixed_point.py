@@ -28,12 +28,12 @@ class Solution:
   Attributes:
     value: the image `f(z)` of the best iterate z, in the shape of `z0`; the iterate
       itself where its image is not finite.
-    residual: f32[B], `|f(z) - z|` of the best iterate, relative to `|f(z)|` if so
-      asked.
+    residual: [B] in the type of `z0`, `|f(z) - z|` of the best iterate, relative to
+      `|f(z)|` if so asked.
     steps: f32[B], evaluations of `f` until the example stopped.
     converged: bool[B]. Where it is False, `value` is only the best of `steps` tries.
-    trace: f32[max_steps, B], the residual at each evaluation; after an example has
-      stopped, its last one.
+    trace: [max_steps, B], the residual at each evaluation; after an example has
+      stopped, its last one, which may not be finite.
     iterate: the best iterate itself.
   """
 
@@ -54,33 +54,44 @@ class Criterion:
     tol: residual below which an example has converged.
     stop: `rel`, `|f(z) - z| / (|f(z)| + floor)`, or `abs`, `|f(z) - z|`; Euclidean
       norms over all that belongs to an example.
-    floor: keeps the relative residual of a solution 0 finite.
-    together: the batch is one example, which stops when its residual is below `tol`:
-      DEQ fusion's rule, under which a prediction depends on its neighbours.
+    floor: keeps the relative residual of a solution 0 finite. It is small because an
+      adjoint problem has the scale of the loss.
+    together: the batch is one example, which stops when its residual is below `tol`,
+      and its best iterate is that of the least residual: DEQ fusion's rules. Under
+      them, a prediction depends on its neighbours, and an iteration that runs off to
+      infinity keeps its last iterate, whose relative residual is the least.
   """
 
   max_steps: int = 30
   tol: float = 1e-3
   stop: str = 'rel'
-  floor: float = 1e-9
+  floor: float = 1e-20
   together: bool = False
 
   def __post_init__(self):
     """Checks the fields."""
     if self.max_steps < 1:
       raise ValueError(f'max_steps={self.max_steps} must be at least 1.')
-    if not self.tol >= 0:
-      raise ValueError(f'tol={self.tol} must be at least 0.')
+    for name in ('tol', 'floor'):
+      if not getattr(self, name) >= 0:
+        raise ValueError(f'{name}={getattr(self, name)} must be at least 0.')
     if self.stop not in ('rel', 'abs'):
       raise ValueError(f"stop={self.stop!r}; expected 'rel' or 'abs'.")
 
-  def residual(self, x: jax.Array, fx: jax.Array) -> jax.Array:
-    """The residuals `[B]` of iterates and images `[B, N]`."""
+  def measure(self, x: jax.Array, fx: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Residuals `[B]` of iterates and images `[B, N]`, and what the best has least of.
+
+    That is the distance `|f(x) - x|`.
+    """
     axes = None if self.together else 1
-    distance = _norm(fx - x, axes)
+    residual = distance = _norm(fx - x, axes)
     if self.stop == 'rel':
-      distance /= _norm(fx, axes) + self.floor
-    return jnp.broadcast_to(distance, x.shape[:1])
+      size = _norm(fx, axes)
+      # A size that overflows must not make the residual 0.
+      residual = jnp.where(jnp.isfinite(size), distance / (size + self.floor), jnp.inf)
+    merit = residual if self.together else distance
+    batch = x.shape[:1]
+    return jnp.broadcast_to(residual, batch), jnp.broadcast_to(merit, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +102,13 @@ class Implicit:
     solver: of the adjoint problem.
     criterion: of the adjoint problem. Where it does not converge, the best iterate is
       used.
+    refine: start one evaluation ahead of 0, and use the image of the best iterate.
+      Without, as DEQ fusion's code does: start from 0, and use the iterate.
   """
 
-  solver: Solver = anderson()
+  solver: Solver = dataclasses.field(default_factory=anderson)
   criterion: Criterion = Criterion()
+  refine: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +119,18 @@ class Phantom:
 
   Attributes:
     steps: that are differentiated.
-    damping: share of each step's image.
+    damping: share of each step's image, in (0, 1].
   """
 
   steps: int = 1
   damping: float = 1.0
+
+  def __post_init__(self):
+    """Checks the fields."""
+    if self.steps < 1:
+      raise ValueError(f'steps={self.steps} must be at least 1.')
+    if not 0 < self.damping <= 1:
+      raise ValueError(f'damping={self.damping} must lie in (0, 1].')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +138,8 @@ class Unrolled:
   """Gradients through all of the solver's steps; memory grows with their number.
 
   Attributes:
-    remat: store one iterate per step and compute the rest again.
+    remat: store what each step starts from, the solver's memory included, and compute
+      the rest again.
   """
 
   remat: bool = False
@@ -150,38 +172,43 @@ def fixed_point(
   Args:
     f: maps `z` and `params` to a tree like `z0`. It must treat the examples
       separately.
-    z0: array or tree of arrays `[B, ...]` of one floating type, from which the
-      iteration starts: zeros, or the solution of a similar problem.
+    z0: array or tree of arrays `[B, ...]`, all float32 or all float64, from which the
+      iteration starts: zeros, or the solution of a similar problem. Half precision
+      is below any useful tolerance; `f` may compute in it and cast.
     params: any tree.
     solver: `anderson()` if None.
     max_steps: evaluations of `f` at most.
     tol: residual at which an example stops.
     stop: `rel` or `abs` (see `Criterion`).
-    adjoint: where gradients come from; `Implicit` with the same criterion if None.
+    adjoint: where gradients come from; if None, `Implicit` with the same `max_steps`
+      and `tol`, always relative.
 
   Raises:
-    ValueError: an argument is out of range, or `f` does not map `z0` to its like.
+    ValueError: an argument is out of range, `z0` is not as described, or `f` does not
+      map it to its like.
   """
   criterion = Criterion(max_steps, tol, stop)
   if adjoint is None:
-    adjoint = Implicit(criterion=criterion)
+    adjoint = Implicit(criterion=Criterion(max_steps, tol))
   _check_map(f, z0, params)
 
-  def flat(x, params):
+  def flat(x):
     return _flatten(f(_unflatten(x, z0), params))
-
-  def constant(x):
-    return lax.stop_gradient(flat(x, params))
 
   unrolled = isinstance(adjoint, Unrolled)
   solution = solve(
-    (lambda x: flat(x, params)) if unrolled else constant,
+    flat if unrolled else lambda x: lax.stop_gradient(flat(x)),
     lax.stop_gradient(_flatten(z0)),
     anderson() if solver is None else solver,
     criterion,
     unroll=adjoint if unrolled else None,
   )
-  value = differentiate(lambda x: flat(x, params), solution.value, adjoint)
+  value = solution.value
+  if not unrolled:
+    # Of what has not converged, f may not be finite at the image.
+    point = jnp.where(solution.converged[:, None], value, solution.iterate)
+    differentiable = differentiate(flat, point, adjoint)
+    value = differentiable + lax.stop_gradient(value - differentiable)
   return dataclasses.replace(
     solution,
     value=_unflatten(value, z0),
@@ -206,9 +233,13 @@ def solve(
     criterion: when to stop.
     unroll: run all `criterion.max_steps` as a `scan`, which can be differentiated.
   """
+
+  def measure(x, fx):
+    return lax.stop_gradient(criterion.measure(x, fx))
+
   fx = f(x0)
   x0 = varying_like(x0, fx)
-  residual = lax.stop_gradient(criterion.residual(x0, fx))
+  residual, merit = measure(x0, fx)
   finite = jnp.isfinite(residual)
   start = _State(
     round=jnp.zeros((), jnp.int32),
@@ -217,9 +248,10 @@ def solve(
     memory=solver.init(x0, fx),
     active=finite & (residual >= criterion.tol),
     steps=jnp.ones_like(residual, jnp.float32),
-    trace=jnp.zeros((criterion.max_steps, *residual.shape), residual.dtype) + residual,
+    trace=jnp.broadcast_to(residual[None], (criterion.max_steps, *residual.shape)),
     iterate=x0,
     value=jnp.where(finite[:, None], fx, x0),
+    merit=jnp.where(finite, merit, jnp.inf),
     residual=jnp.where(finite, residual, jnp.inf),
   )
 
@@ -228,26 +260,28 @@ def solve(
     active = state.active
     x = jnp.where(active[:, None], proposed, state.x)
     fx = f(x)
-    measured = lax.stop_gradient(criterion.residual(x, fx))
-    better = active & (measured < state.residual)
-    last = jnp.where(active, measured, state.trace[state.round])
+    residual, merit = measure(x, fx)
+    finite, done = jnp.isfinite(residual), residual < criterion.tol
+    better = active & finite & (done | (merit < state.merit))
+    last = jnp.where(active, residual, state.trace[state.round])
     return _State(
       round=state.round + 1,
       x=x,
       fx=fx,
       memory=memory,
-      active=active & jnp.isfinite(measured) & (measured >= criterion.tol),
+      active=active & finite & ~done,
       steps=state.steps + active,
       trace=state.trace.at[state.round + 1].set(last),
       iterate=jnp.where(better[:, None], x, state.iterate),
       value=jnp.where(better[:, None], fx, state.value),
-      residual=jnp.where(better, measured, state.residual),
+      merit=jnp.where(better, merit, state.merit),
+      residual=jnp.where(better, residual, state.residual),
     )
 
   rounds = criterion.max_steps - 1  # One evaluation is done.
   if unroll is None:
     state = lax.while_loop(
-      lambda state: (state.round < rounds) & jnp.any(state.active), advance, start
+      lambda state: (state.round < rounds) & _any(state.active), advance, start
     )
   else:
     body = jax.checkpoint(advance) if unroll.remat else advance
@@ -259,7 +293,7 @@ def solve(
     residual=state.residual,
     steps=state.steps,
     converged=state.residual < criterion.tol,
-    trace=jnp.where(ahead[:, None], state.trace[state.round], state.trace),
+    trace=jnp.where(ahead[:, None], state.trace[state.round][None], state.trace),
     iterate=state.iterate,
   )
 
@@ -267,7 +301,11 @@ def solve(
 def differentiate(
   f: Callable[[jax.Array], jax.Array], x: jax.Array, adjoint: Adjoint
 ) -> jax.Array:
-  """The solution `x` `[B, N]` of `x = f(x)`, with gradients for what `f` closes over."""
+  """The solution `x` `[B, N]` with gradients for what `f`, of `x = f(x)`, closes over.
+
+  Raises:
+    TypeError: `adjoint` is none of them.
+  """
   match adjoint:
     case Unrolled():
       return x  # The solver's steps carry the gradients.
@@ -285,15 +323,22 @@ def differentiate(
         lambda _, x: x,
         lambda jacobian, y: _solve_linear(jacobian, y, adjoint),
       )
+  raise TypeError(
+    f'adjoint={adjoint!r}; expected Implicit(), Phantom(), Unrolled() or Detached().'
+  )
 
 
 def _solve_linear(operator, right: jax.Array, adjoint: Implicit) -> jax.Array:
   """Solves `(J - I) v = right` as the fixed point `v = (J - I) v + v - right`."""
 
   def iterate(matvec, right):
-    return solve(
-      lambda v: matvec(v) + v - right, -right, adjoint.solver, adjoint.criterion
-    ).value
+    solution = solve(
+      lambda v: matvec(v) + v - right,
+      -right if adjoint.refine else jnp.zeros_like(right),
+      adjoint.solver,
+      adjoint.criterion,
+    )
+    return solution.value if adjoint.refine else solution.iterate
 
   # A loop can be neither transposed nor differentiated backwards; this says that the
   # solution of the transposed system is found in the same way.
@@ -313,6 +358,22 @@ class _State(NamedTuple):
   iterate: jax.Array
   value: jax.Array
   residual: jax.Array
+  merit: jax.Array
+
+
+@jax.custom_batching.custom_vmap
+def _any(active: jax.Array) -> jax.Array:
+  """Whether an example is active, in any of the problems that `vmap` maps over.
+
+  A loop that each of them ended for itself would copy all its memory in every round.
+  """
+  return jnp.any(active)
+
+
+@_any.def_vmap
+def _any_of_all(size, batched, active):
+  del size, batched
+  return _any(active), False
 
 
 def _norm(x: jax.Array, axes: int | None) -> jax.Array:
@@ -338,7 +399,16 @@ def _check_map(f, z0, params) -> None:
   def describe(tree):
     return jax.tree.map(lambda x: f'{x.dtype}{list(x.shape)}', tree)
 
-  before, after = describe(z0), describe(jax.eval_shape(f, z0, params))
+  specs = jax.eval_shape(lambda z: z, z0)
+  before, leaves = describe(specs), jax.tree.leaves(specs)
+  kinds = {leaf.dtype.name for leaf in leaves}
+  batches = {leaf.shape[:1] for leaf in leaves}
+  if kinds not in ({'float32'}, {'float64'}) or len(batches) > 1 or () in batches:
+    raise ValueError(
+      'fixed_point: z0 must be arrays [B, ...] of one B, all float32 or all float64, '
+      f'but it is {before}.'
+    )
+  after = describe(jax.eval_shape(f, z0, params))
   if before != after:
     raise ValueError(
       f'fixed_point: f must map z0 to its like, but it maps {before} to {after}.'

@@ -43,7 +43,7 @@ def forward(module: nn.Module, variables: Any, x: Any):
     variables,
     x,
     train=True,
-    rngs={'dropout': jax.random.key(3)},
+    rngs={'dropout': jax.random.key(3), 'probe': jax.random.key(4)},
     mutable=['batch_stats'],
   )
   return getattr(y, 'value', y), state  # A fusion gives `Fused`.

@@ -16,6 +16,8 @@ from tests.contracts.passes import (
   train_pass,
 )
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 BATCH, STEPS = 8, 4
 NAMES = ('text', 'audio', 'image', 'depth')
 
@@ -25,12 +27,47 @@ CASES = {
   'average': ('average', {}, (3,), (2, 4), lambda m: (3,)),
   'concat': ('concat', {}, (2, 3), (2, 4), lambda m: (6 * m,)),
   'concat-steps': ('concat', {'flatten': False}, (2, 3), (2,), lambda m: (2, 3 * m)),
+  'equilibrium': (
+    'equilibrium',
+    {'solver': 'picard'},
+    (4,),
+    (1, 2, 4),
+    lambda m: (4,),
+  ),
+  'equilibrium-steps': (
+    'equilibrium',
+    {'features': 6, 'groups': 2, 'cell': 'features', 'history': 2},
+    (STEPS, 4),
+    (2,),
+    lambda m: (STEPS, 6),
+  ),
+  'equilibrium_released': (
+    'equilibrium_released',
+    {'max_steps': 10, 'adjoint_steps': 10},
+    (8,),
+    (2,),
+    lambda m: (8,),
+  ),
   'low_rank': (
     'low_rank',
     {'features': 5, 'rank': 2},
     (3,),
     (2, 4),
     lambda m: (5,),
+  ),
+  'masked_attention': (
+    'masked_attention',
+    {'fusion': FUSIONS['equilibrium'](solver='picard')},
+    (STEPS, 3),
+    (2,),
+    lambda m: (3,),
+  ),
+  'masked_attention-released': (
+    'masked_attention',
+    {'released': True, 'fusion': FUSIONS['average']()},
+    (STEPS, 3),
+    (1, 2),
+    lambda m: (3,),
   ),
   'mm_dynamics': (
     'mm_dynamics',
@@ -92,7 +129,7 @@ CASES = {
   'tensor': ('tensor', {}, (3,), (2, 4), lambda m: (4**m,)),
 }
 SIZES = [(case, m) for case, (_, _, _, counts, _) in CASES.items() for m in counts]
-RANDOM = ('mm_dynamics', 'mult', 'scalar_tokens')
+RANDOM = ('masked_attention-released', 'mm_dynamics', 'mult', 'scalar_tokens')
 
 
 def _make(case, count):

@@ -20,6 +20,7 @@ TERMS = {
   'budget': lambda: LOSSES['budget'](PATHS, COSTS),
   'confidence': lambda: LOSSES['confidence'](TASK, FACTORS),
   'informativeness': lambda: LOSSES['informativeness'](FACTORS),
+  'jacobian': lambda: LOSSES['jacobian'](),
   'per_expert': lambda: LOSSES['per_expert'](TASK, FACTORS),
   'supervised': lambda: LOSSES['supervised'](TASK),
 }
@@ -40,6 +41,10 @@ def _outputs(rows=BATCH, weights=None):
     aux={
       f'informativeness/{path}': jax.nn.sigmoid(logits[k][:, 0])
       for k, path in enumerate(PATHS)
+    }
+    | {
+      name: jnp.square(logits[0][:, k])
+      for k, name in enumerate(('jacobian', 'dear/jacobian', 'jacobian/other'))
     },
   )
 
@@ -109,6 +114,13 @@ def test_informativeness_adds_the_mean_gates_of_all_views():
     FACTOR[path] * np.mean(outputs.aux[f'informativeness/{path}']) for path in PATHS
   )
   got = _value('informativeness', outputs, _batch()).compute()
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_jacobian_adds_those_of_all_equilibria_in_the_model():
+  aux = _outputs().aux
+  want = np.mean(aux['jacobian'] + aux['dear/jacobian'])
+  got = _value('jacobian', _outputs(), _batch()).compute()
   np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
@@ -198,6 +210,7 @@ def test_balance_pulls_weight_from_the_crowded_path():
     ('per_expert', 'per_expert=0'),
     ('informativeness', 'informativeness=0'),
     ('confidence', 'confidence=0'),
+    ('jacobian', 'jacobian_probes > 0'),
   ],
 )
 def test_terms_of_gates_refuse_a_model_without(name, message):

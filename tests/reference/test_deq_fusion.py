@@ -4,18 +4,15 @@ A state is one vector per example: those of the modalities in their order, then 
 fused one.
 """
 
-import contextlib
-import dataclasses
 import functools
+import re
 from pathlib import Path
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdyn.fusions import equilibrium_released
 from jdyn.fusions.equilibrium_released import ReleasedEquilibrium
 from jdyn.interop import deq_fusion
 from jdyn.interop.state_dict import read_params
@@ -28,7 +25,7 @@ from jdyn.layers.equilibrium import (
 from jdyn.ops import jacobian
 from jdyn.ops.fixed_point import Criterion, solve
 from jdyn.ops.solvers import picard
-from tests.reference import convert
+from tests.reference import convert, deq
 from tests.reference.loader import Reference
 
 OPTIONS = {
@@ -44,93 +41,13 @@ OPTIONS = {
     'over_steps': True,
   },
 }
-IN_FLOAT32 = ('deq_fusion_m2', 'deq_mosi')
-# Broyden's solver reaches machine precision, for which Anderson's as released would
-# need hundreds of steps.
-EXACT = dict(solver='broyden', stop='rel', max_steps=40, adjoint_steps=40)
-
-
-def exact(double):
-  """Options that solve forward and backward to machine precision."""
-  return EXACT | {'tol': 1e-15 if double else 1e-7}
-
-
-@contextlib.contextmanager
-def opened(probes, fused=None):
-  """With these probes, and these fused features; gives the solutions that are found.
-
-  The map is a compiled function, which is called: inlined, it would be compiled many
-  times over.
-  """
-  found = []
-
-  def watched(*args):
-    found.append(solve(*args))
-    return found[-1]
-
-  with contextlib.ExitStack() as stack:
-    enter = functools.partial(mock.patch.object, equilibrium_released)
-    stack.enter_context(enter('solve', watched))
-    stack.enter_context(enter('draw_probes', lambda *_: probes))
-    stack.enter_context(mock.patch.object(JointCell, 'apply', _call))
-    if fused is not None:
-      given = mock.patch.object(ReleasedEquilibrium, '_fuse', lambda *_: fused)
-      stack.enter_context(given)
-    yield found
-
-
-_compiled = jax.jit(JointCell.apply, static_argnums=0)
-
-
-def _call(cell, *args):
-  return _compiled(cell, *args)
-
-
-@dataclasses.dataclass
-class Vectors:
-  """The layout of states that are vectors: theirs and ours are the same."""
-
-  blocks: int
-
-  def state(self, z):
-    """Theirs to ours."""
-    return z
-
-  def their_state(self, z):
-    """Ours to theirs."""
-    return z
-
-  def features(self, x):
-    """One block, theirs to ours."""
-    return x
-
-  def their_features(self, x):
-    """One block, ours to theirs, flat."""
-    return x
-
-
-class Channels(Vectors):
-  """Of states `[B, channels, channels]`: channels come first, in ours last."""
-
-  def state(self, z):
-    size = round((z[0].size / self.blocks) ** 0.5)
-    blocks = z.reshape(z.shape[0], self.blocks, size, size)
-    return blocks.swapaxes(2, 3).reshape(z.shape[0], -1)
-
-  def their_state(self, z):
-    return self.state(z)[..., None]
-
-  def features(self, x):
-    return x.swapaxes(1, 2)
-
-  def their_features(self, x):
-    return self.features(x).reshape(x.shape[0], -1)
+IN_FLOAT32 = ('deq_brca_identity', 'deq_mosi')  # The residual cell: mmdynamics_deq.
 
 
 def _variables(options, weights, features):
   names, cell = sorted(features), options.get('cell', 'residual')
   if cell == 'batch_norm':
-    return channel_variables(weights, names)
+    return deq.channel_variables(weights, names)
   module = ReleasedEquilibrium(**options)
   make = functools.partial(module.init, jax.random.key(0), train=False)
   template = jax.eval_shape(make, features)['params']
@@ -141,28 +58,6 @@ def _variables(options, weights, features):
   return {'params': read_params(Path('reference'), weights, places, template)}
 
 
-def channel_variables(weights, names):
-  """Of the CMU-MOSI code, with BatchNorm in the cells."""
-  layer = f'func_.branches.{len(names)}'
-  params = {
-    'combine': {
-      'gate': convert.dense(weights, f'{layer}.gate'),
-      'fuse': convert.dense(weights, f'{layer}.fuse'),
-      'norm': {'norm': convert.norm(weights, f'{layer}.gn3')},
-    }
-  }
-  stats = {}
-  for i, name in enumerate(names):
-    layer = f'func_.branches.{i}'
-    params[f'cell_{name}'] = {
-      'linear1': convert.dense(weights, f'{layer}.conv1'),
-      'linear2': convert.dense(weights, f'{layer}.conv2'),
-      'norm': convert.norm(weights, f'{layer}.gn2'),
-    }
-    stats[f'cell_{name}'] = {'norm': convert.statistics(weights, f'{layer}.gn2')}
-  return {'params': {'map': params}, 'batch_stats': {'map': stats}}
-
-
 class _Original:
   """What a file stores, from its weights and inputs."""
 
@@ -170,7 +65,7 @@ class _Original:
     self.meta, self.inputs, self.double = reference.meta, inputs, reference.double
     size = self.meta['constructor']
     self.options, self.count = options, size['M']
-    self.layout = (Channels if 'n' in size else Vectors)(self.count + 1)
+    self.layout = (deq.Channels if 'n' in size else deq.Vectors)(self.count + 1)
     read = self.layout.features
     self.features = {f'x{i}': read(inputs[f'x{i}']) for i in range(self.count)}
     self.variables = _variables(options, weights, self.features)
@@ -186,13 +81,13 @@ class _Original:
     options = {k: v for k, v in self.options.items() if k != 'weighted'}
     cell = JointCell(**options, parent=None, name='map')
     variables = {kind: tree.get('map', {}) for kind, tree in self.variables.items()}
-    return _compiled(cell, variables, z, self.features, self.fused)
+    return deq.apply(cell, variables, z, self.features, self.fused)
 
   def apply(self, *, train, **more):
     """The fused state, what the module says, and the solution it found, if any."""
     module = ReleasedEquilibrium(**self.options | more)
     given = None if self.options.get('weighted', True) else self.fused
-    with opened(self.probes, given) as solutions:
+    with deq.opened(self.probes, given) as (_, solutions):
       fused = module.apply(
         self.variables, self.features, train=train, rngs={'probe': jax.random.key(0)}
       )
@@ -203,7 +98,7 @@ class _Original:
     return jnp.sum(jnp.sin(z_f) @ self.inputs['c'])
 
   def at_the_solution(self):
-    z_f, aux, solution = self.apply(train=True, **exact(self.double))
+    z_f, aux, solution = self.apply(train=True, **deq.exact(self.double))
     unrolled, *_ = self.apply(train=True, layers=self.meta['constructor']['K'])
     losses = {
       'ift': self.loss(z_f),
@@ -247,13 +142,16 @@ class _Original:
       'paper/jac_loss': aux['jacobian'].mean(),
     }
 
-  def twelve_steps(self, solver):
-    """Theirs has both traces in each result; the tolerance is never reached."""
-    run = functools.partial(self.apply, train=False, solver=solver, max_steps=12)
-    solutions = {stop: run(stop=stop, tol=1e-13)[2] for stop in ('abs', 'rel')}
+  def steps(self, solver, count, tol):
+    """By name, the result of so many steps, its index, and its traces.
+
+    Theirs has both traces in each result, although it stops by one.
+    """
+    run = functools.partial(self.apply, train=False, solver=solver, max_steps=count)
+    solutions = {stop: run(stop=stop, tol=tol)[2] for stop in ('abs', 'rel')}
     results = {}
     for stop, solution in solutions.items():
-      name = 'broyden12' if solver == 'broyden' else f'anderson12_{stop}'
+      name = f'{solver}{count}' + (f'_{stop}' if solver == 'anderson' else '')
       results[f'{name}/z'] = self.layout.their_state(solution.iterate)
       results[f'{name}/nstep'] = jnp.argmin(solution.trace[:, 0])
       for kind, other in solutions.items():
@@ -303,11 +201,62 @@ def test_original(load, name, double):
     if double:
       published, more = original.as_published()
       losses |= published
-      found |= more | original.picard() | original.twelve_steps('anderson')
+      found |= more | original.picard() | original.steps('anderson', 12, 1e-13)
       if 'out/broyden12/z' in reference.arrays:
-        found |= original.twelve_steps('broyden')
+        found |= original.steps('broyden', 12, 1e-13)
     return losses, found
 
   reference.check_losses(run)
   counter = 'out/bn_train/state/*.num_batches_tracked'
   reference.finish({counter: 'our BatchNorm has a fixed momentum, no counter'})
+
+
+_RENAMED = {
+  'x': 'in/x',
+  'z_rand': 'in/z_rand',
+  'jac_v': 'in/probe',
+  'loss_c': 'in/c',
+  'loss': 'out/loss/ift',
+  'z_fuse_train': 'out/z_f',
+  'grad/x': 'grad/ift/in/x',
+  'grad/func_': 'grad/ift/param/func_',
+  'anderson12/': 'out/anderson12_abs/',
+  'anderson60/': 'out/anderson60_abs/',
+}
+
+
+def _rename(key):
+  """As the other files call it."""
+  start = max((k for k in _RENAMED if key.startswith(k)), key=len, default='')
+  name = _RENAMED.get(start, 'out/') + key.removeprefix(start)
+  return re.sub('/(abs|rel)$', r'/\1_trace', name)
+
+
+@pytest.mark.usefixtures('compile_fast')
+def test_original_with_stored_weights(fixtures_dir):
+  """An older file, without tolerances."""
+  with np.load(fixtures_dir / 'deqfusion_ref_f64.npz', allow_pickle=False) as file:
+    stored = {key: file[key] for key in file.files}
+  weights = {k[3:]: v for k, v in stored.items() if k.startswith('sd/')}
+  arrays = {_rename(k): v for k, v in stored.items() if not k.startswith('sd/')}
+  inputs = {k[3:]: v for k, v in arrays.items() if k.startswith('in/')}
+  atol = {key: 1e-10 * np.abs(value).max() for key, value in arrays.items()}
+  meta = {
+    'constructor': {'M': sum(key.startswith('in/x') for key in arrays) - 1, 'K': 1},
+    'tolerance_f64': {'rtol': 1e-9, 'atol': atol},
+  }
+  reference = Reference(meta, arrays, weights, inputs, double=True)
+
+  def run(weights, inputs):
+    original = _Original({'weighted': False}, reference, weights, inputs)
+    losses, found = original.at_the_solution()
+    found |= original.applications()
+    found |= original.steps('anderson', 12, 1e-13)
+    found |= original.steps('anderson', 60, 1e-13)
+    # Between their last two residuals, absolute and relative.
+    found |= original.steps('broyden', 60, 4e-13)
+    found = {name: value for name, value in found.items() if f'out/{name}' in arrays}
+    return {'ift': losses['ift']}, found
+
+  reference.check_losses(run)
+  reference.finish()
