@@ -225,7 +225,7 @@ def stage(model=None):
   config.loss.confidence_target = 'detached'
   # Squared norm of the Jacobians of equilibrium fusions (their `jacobian_probes`).
   config.loss.jacobian = 0.0
-  # Schedules by which weights are multiplied, by name of the term: `schedule(0, 1, ...)`.
+  # Schedules by which weights are multiplied, by term: `schedule(0, 1, ...)`.
   config.loss.schedules = ConfigDict()
   # Factor on per_expert, informativeness and confidence by name of expert or view; 1
   # for those that are not named.

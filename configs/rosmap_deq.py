@@ -25,6 +25,7 @@ def stage(features=300):
   )
   config.loss.jacobian = 20.0
   config.optimizer.learning_rate = base.schedule(1e-3)
+  config.epochs = 200
   config.optimizer.clip_norm = 30.0
   return config
 
