@@ -326,14 +326,15 @@ def test_phantom_steps():
   """One is the Jacobian-free gradient; many approach the implicit one."""
   weights = cotangents(1)
   z0, params = stack(['tanh'])
-  options = dict(solver=solvers.picard(), tol=1e-12, max_steps=60)
-  value = run(z0, params, **options).value
-  gradient = functools.partial(gradients, ['tanh'], **options)
+  rough = dict(solver=solvers.picard(), tol=1e-2)
+  value = run(z0, params, **rough).value
+  image = problems.apply(value, params, np)
   for damping in (1.0, 0.5):
-    got = gradient(Phantom(damping=damping))
-    slope = weights * (1 - value**2) * damping
+    got = gradients(['tanh'], Phantom(damping=damping), **rough)
+    slope = weights * (1 - image**2) * damping
     np.testing.assert_allclose(got[1], slope, rtol=1e-9)
     np.testing.assert_allclose(got[0], slope[:, :, None] * value[:, None], rtol=1e-9)
+  gradient = functools.partial(gradients, ['tanh'], solver=solvers.picard())
   exact = gradient(Implicit(solvers.picard(), Criterion(60, 1e-12)))[0]
   errors = [np.linalg.norm(gradient(Phantom(n))[0] - exact) for n in (1, 8)]
   assert errors[0] > 1000 * errors[1]
@@ -561,26 +562,37 @@ def test_vmap_over_seeds_and_problems():
       assert_equal(got, one, rtol=1e-6, atol=1e-9)
 
 
-def test_vmap_shares_one_loop():
-  """Were it one per problem, each round would copy all that the loop carries."""
-  matrix, *rest = batch()
-  mapped = jax.vmap(lambda m: loss(m, *rest)[1].value)
-  jaxpr = jax.make_jaxpr(mapped)(np.stack([matrix, matrix]))
-  loops = []
+def loops(function, *args):
+  """What the `while` loops of a function carry."""
+  found = []
 
   def walk(jaxpr):
     for eqn in jaxpr.eqns:
       if eqn.primitive.name == 'while':
-        loops.append(eqn)
-      for value in eqn.params.values():
-        for inner in value if isinstance(value, tuple | list) else [value]:
-          if hasattr(inner := getattr(inner, 'jaxpr', inner), 'eqns'):
-            walk(inner)
+        found.append([v.aval for v in eqn.outvars])
+      for value in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, 'jaxpr')):
+        if hasattr(inner := getattr(value, 'jaxpr', value), 'eqns'):
+          walk(inner)
 
-  walk(jaxpr.jaxpr)
-  assert len(loops) == 1
-  counters = [v.aval for v in loops[0].outvars if v.aval.dtype == jnp.int32]
-  assert [aval.shape for aval in counters] == [()]
+  walk(jax.make_jaxpr(function)(*args).jaxpr)
+  return found
+
+
+def test_vmap_shares_one_loop():
+  """Were it one per problem, each round would copy all that the loop carries."""
+  matrix, *data = batch()
+  mapped = jax.vmap(lambda matrix: loss(matrix, *data)[1].value)
+  (carried,) = loops(mapped, np.stack([matrix, matrix]))
+  assert [aval.shape for aval in carried if aval.dtype == jnp.int32] == [()]
+
+
+def test_the_loop_carries_no_derivatives():
+  matrix, *data = batch()
+  value = lambda matrix: loss(matrix, *data)[0]  # noqa: E731
+  (plain,) = loops(value, matrix)
+  forward, *adjoint = loops(lambda m: jax.jvp(value, (m,), (m,)), matrix)
+  assert forward == plain
+  assert all(carried == plain for carried in adjoint)
 
 
 def pmapped(gradient, matrix, *data):
