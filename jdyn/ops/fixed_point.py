@@ -251,7 +251,7 @@ def solve(
     trace=jnp.broadcast_to(residual[None], (criterion.max_steps, *residual.shape)),
     iterate=x0,
     value=jnp.where(finite[:, None], fx, x0),
-    merit=jnp.where(finite, merit, jnp.inf),
+    merit=merit,
     residual=jnp.where(finite, residual, jnp.inf),
   )
 

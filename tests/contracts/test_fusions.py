@@ -43,10 +43,10 @@ CASES = {
   ),
   'equilibrium_released': (
     'equilibrium_released',
-    {'max_steps': 10, 'adjoint_steps': 10},
-    (8,),
+    {'max_steps': 10, 'adjoint_steps': 10, 'groups': 3},
+    (6,),
     (2,),
-    lambda m: (8,),
+    lambda m: (6,),
   ),
   'low_rank': (
     'low_rank',

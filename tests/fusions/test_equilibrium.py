@@ -252,6 +252,26 @@ def test_the_jacobian_is_computed_on_a_share_of_the_steps_and_weighted_up():
   assert np.all(4 * deviation / draws**0.5 < 0.5 * mean)
 
 
+def test_the_penalty_on_the_fused_map_leaves_the_states_alone():
+  module, x = Equilibrium(jacobian_probes=1, solver='picard'), features()
+  params = variables(module, x)['params']
+  other = params | {'combine': jax.tree.map(lambda w: 1.5 * w, params['combine'])}
+
+  @jax.jit
+  def gradient(params):
+    def size(params):
+      fused = module.apply({'params': params}, x, train=True, rngs=PROBE)
+      return jnp.sum(fused.aux['jacobian'])
+
+    return jax.grad(size)(params)
+
+  first, second = gradient(params), gradient(other)
+  assert np.any(first['combine']['gate']['kernel'])
+  for path, leaf in jax.tree.leaves_with_path(first['cells']):
+    assert path[0].key == 'norm3' or np.any(leaf), path
+  jax.tree.map(np.testing.assert_array_equal, first['cells'], second['cells'])
+
+
 def test_training_is_the_same_on_four_devices():
   """Probes and their gradient included, for sequences of unequal widths."""
   widths = {'audio': 3, 'text': 5}

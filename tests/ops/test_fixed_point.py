@@ -144,10 +144,11 @@ def test_divergence_keeps_the_best_iterate(stop):
 
 
 @pytest.mark.usefixtures('double')
-def test_what_is_not_finite_keeps_the_last_finite_iterate():
+@pytest.mark.parametrize('stop', ['rel', 'abs'])
+def test_what_is_not_finite_keeps_the_last_finite_iterate(stop):
   z0, params = stack(['undefined', 'symmetric', 'undefined'])
   z0[2, 0] = -1.0  # Undefined from the start.
-  solution = run(z0, params, solver=solvers.picard())
+  solution = run(z0, params, solver=solvers.picard(), stop=stop)
   assert_equal(solution.converged, np.array([False, False, False]))
   assert_equal(solution.steps, np.array([2, 30, 1], np.float32))
   np.testing.assert_allclose(solution.value[0], [np.log(0.5), 0, 0, 0])
@@ -531,7 +532,7 @@ def loss(matrix, shift, maps, weights, **options):
   matrix = jnp.broadcast_to(matrix, (len(shift), *matrix.shape))
   params = {'matrix': matrix, 'shift': shift, 'maps': maps}
   options = dict(tol=1e-6, max_steps=40) | options
-  solution = fixed_point(f, jnp.zeros_like(shift), params, **options)
+  solution = fixed_point(f, jnp.zeros(shift.shape, shift.dtype), params, **options)
   return jnp.vdot(weights, solution.value), solution
 
 

@@ -99,10 +99,12 @@ class Reference:
 
       chosen = {k: v for k, v in values.items() if k in wanted}
       found, pull, outputs = jax.vjp(losses, chosen, has_aux=True)
-      # A program with one backward pass, over losses, compiles faster than with many.
-      one = {name: jnp.arange(len(found)) == i for i, name in enumerate(found)}
-      one = {name: one[name].astype(value.dtype) for name, value in found.items()}
-      return found, outputs, jax.vmap(pull)(one)[0]
+      # One backward pass for all losses: a program with several compiles far longer.
+      eye = {
+        name: jnp.asarray(np.arange(len(found)) == i, value.dtype)
+        for i, (name, value) in enumerate(found.items())
+      }
+      return found, outputs, jax.vmap(pull)(eye)[0]
 
     with self.precision():
       values, outputs, gradients = values_and_grads(everything)

@@ -310,7 +310,7 @@ def test_what_cannot_run_is_named_before_anything_is_trained(
   sweep, programs, no_table, monkeypatch, tmp_path
 ):
   axes = {'optimizer.learning_rate.init_value': (1.0, 0.0)}
-  with pytest.raises(build.ConfigError, match='init_value=0: An exponential'):
+  with pytest.raises(build.ConfigError, match="init_value=0: Schedule 'exponential'"):
     sweep(_config(optimizer__learning_rate__name='exponential'), axes)
   with pytest.raises(build.ConfigError, match='batch_size=0: main: batch_size=0 must'):
     sweep(_config(), {'batch_size': (8, 0)}, 'other')
