@@ -143,6 +143,28 @@ def test_divergence_keeps_the_best_iterate(stop):
   assert np.isinf(solution.trace[-1, 0])
 
 
+def test_which_iterate_is_best():
+  """The one that converged, though another was nearer; none whose size overflows."""
+  z0 = np.zeros((1, 2), np.float32)
+
+  def plain(*images):
+    """Picard's iteration from 0 to these images, one after the other."""
+    bounds = [0.0, *images]
+
+    def step(z, _):
+      index = jnp.searchsorted(jnp.array(bounds[:-1]), z, side='right') - 1
+      return jnp.array(images)[index]
+
+    return jax.jit(lambda z: fixed_point(step, z, None, solver=SOLVERS['picard']))(z0)
+
+  solution = plain(1e-3, 1000.0, 1000.5)
+  assert solution.converged.all()
+  assert_equal(solution.iterate, np.full_like(z0, 1000))
+  solution = plain(1e19, 1.5e19, 1.5001e19)
+  assert_equal(solution.iterate, z0)
+  assert_equal(solution.residual, np.ones(1, np.float32))
+
+
 @pytest.mark.usefixtures('double')
 @pytest.mark.parametrize('stop', ['rel', 'abs'])
 def test_what_is_not_finite_keeps_the_last_finite_iterate(stop):
