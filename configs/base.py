@@ -14,6 +14,8 @@ DATASETS = {
   'avmnist': {},
   'brca': dict(valid_fraction=0.2, split_seed=0, scaling='published'),
   'digits': dict(valid_fraction=0.15, test_fraction=0.25, split_seed=0),
+  'fastmri': dict(image_size=320),
+  'mimic': dict(task='mortality', standardise='train'),
   'mmimdb': dict(nan_rows='zero'),
   'mosei': dict(
     file='mosei_senti_data.pkl',
@@ -35,6 +37,9 @@ ENCODERS = {
     hidden=(512, 512), features=0, pieces=2, dropout=0.3, input_epsilon=1e-4
   ),
   'mlp': dict(hidden=(), features=0, dropout=0.0),
+  'preact_resnet': dict(
+    features=0, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2), groups=32, pool=10
+  ),
   'transformer': dict(
     features=120, blocks=5, heads=5, feedforward=2048, dropout=0.1, readout='last'
   ),
@@ -61,6 +66,9 @@ _EQUILIBRIUM = dict(
 FUSIONS = {
   'average': {},
   'concat': dict(flatten=True),
+  'energy_weighted': dict(
+    temperature=1.0, scale=0.1, normalize='none', centered=False, detach=True
+  ),
   'equilibrium': _EQUILIBRIUM,
   'equilibrium_released': dict(
     cell='residual',
@@ -76,6 +84,8 @@ FUSIONS = {
     adjoint_steps=106,
     jacobian_probes=2,
   ),
+  'evidential': {},
+  'learned_confidence': dict(hidden=(), relative=False),
   'low_rank': dict(features=512, rank=128, train_factors=True),
   'masked_attention': dict(
     query='text',
@@ -89,6 +99,7 @@ FUSIONS = {
     features=1000, dropout=0.5, fusion=dict(name='concat', flatten=True)
   ),
   'multiplicative': dict(kind='matrix', features=0, context='', clip=None),
+  'product_of_experts': dict(evaluate='product'),
   'tensor': {},
 }
 
@@ -135,10 +146,20 @@ def early_fusion(modalities, encoder, head):
   )
 
 
-def feature_fusion(encoders, fusion, head):
-  """A model that encodes each modality, fuses the features and classifies."""
+def feature_fusion(encoders, fusion, head, absent_embedding=False):
+  """A model that encodes each modality, fuses the features and classifies.
+
+  With `absent_embedding`, a learned one stands for a modality that an example lacks;
+  train it with `missing_rate`, or on data that lack some.
+  """
   return ConfigDict(
-    dict(name='feature_fusion', encoders=encoders, fusion=fusion, head=head)
+    dict(
+      name='feature_fusion',
+      encoders=encoders,
+      fusion=fusion,
+      head=head,
+      absent_embedding=absent_embedding,
+    )
   )
 
 
@@ -202,6 +223,9 @@ def stage(model=None):
   # experts and gate share the training split, as in the original.
   config.holdout = 0.0
 
+  # Probability that training loses a modality of an example, for a step; one stays.
+  config.missing_rate = 0.0
+
   config.gate = ConfigDict()
   # soft, straight_through, gumbel or gumbel_straight_through
   config.gate.mode = 'straight_through'
@@ -217,12 +241,28 @@ def stage(model=None):
   config.loss.per_expert = 0.0
   config.loss.budget = 0.0
   config.loss.balance = 0.0
-  # Of each view of fusion mm_dynamics: mean of its feature gates, and error of its
-  # confidence, which is to be the probability that the view gives to the true class.
+  # Of each view of fusion mm_dynamics: mean of its feature gates.
   config.loss.informativeness = 0.0
+  # Of each view of fusions mm_dynamics and learned_confidence: error of its
+  # confidence, which is to be the probability that the view gives to the true class.
   config.loss.confidence = 0.0
-  # 'detached' leaves the view's classifier out of that; 'compat', as released, not.
+  # 'squared' (MM-Dynamics) or 'absolute' (Predictive Dynamic Fusion).
+  config.loss.confidence_error = 'squared'
+  # 'detached' leaves the view's classifier out of that; 'compat', as the released
+  # MM-Dynamics, not.
   config.loss.confidence_target = 'detached'
+  # Order of the experts' confidences against the history of their losses (QMF).
+  config.loss.rank = 0.0
+  # 'paper'; 'repo', the released sign of the margin; or 'none'.
+  config.loss.rank_margin = 'paper'
+  # 'mean' of an example's losses so far, or their 'sum', as released.
+  config.loss.rank_history = 'mean'
+  # Whether the history has this batch's losses 'before' or 'after' they are ranked.
+  config.loss.rank_update = 'before'
+  # Dirichlet losses of fusion evidential and of its views (TMC), instead of supervised.
+  config.loss.evidential = 0.0
+  # Epochs over which their penalty on evidence for wrong classes comes in.
+  config.loss.annealing_epochs = 10
   # Squared norm of the Jacobians of equilibrium fusions (their `jacobian_probes`).
   config.loss.jacobian = 0.0
   # Schedules by which weights are multiplied, by term: `schedule(0, 1, ...)`.

@@ -36,7 +36,7 @@ MAIN = 'main'
 
 _GATE_MODES = ('soft', 'straight_through', 'gumbel', 'gumbel_straight_through')
 _FREEZE = ('eval', 'none', 'compat')
-_HPARAMS = {'gate_temperature': 1.0, 'gate_hard': True}
+_HPARAMS = {'gate_temperature': 1.0, 'gate_hard': True, 'evidential_annealing': 1.0}
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -70,6 +70,7 @@ class Stage:
     frozen: the experts' logits are computed once, and `trained` looks them up.
     holdout: share of the training split that is kept from `experts`.
     dtype: of the computation.
+    missing_rate: probability that training loses a modality of an example.
     num_variants: stages that this one stands for (see `merge`).
   """
 
@@ -92,6 +93,7 @@ class Stage:
   frozen: bool
   holdout: float
   dtype: Any
+  missing_rate: float
   num_variants: int = 1
 
   def eval_hparams(self, hparams: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
@@ -267,7 +269,7 @@ def _make(kind: str, table: Mapping[str, Any], entry: Mapping[str, Any], **fixed
     )
   try:
     return cls(**options)
-  except TypeError as error:
+  except (TypeError, ValueError) as error:
     raise ConfigError(f'{kind} {entry["name"]!r}: {error}.') from error
 
 
@@ -318,16 +320,21 @@ class _Builder:
     frozen = bool(experts) and config.freeze == 'eval'
     trained, cached = model, []
     if frozen:
-      lookups = {path: Precomputed(path) for path in experts}
+      lookups = {
+        path: Precomputed(path, input_names(expert)) for path, expert in models.items()
+      }
       trained = self._model(config.model.to_dict(), lookups, noise)
       cached = [logits_key(path) for path in experts]
       read = getattr(model, 'gate_inputs', ())
-      cached += [key for key in map(hidden_key, experts) if key in read]
+      behind = 'hidden' in getattr(getattr(model, 'fusion', None), 'context', ())
+      cached += [key for key in map(hidden_key, experts) if behind or key in read]
 
     run, variables, inputs = self._abstract(model)
     costs = self._costs(run, variables, inputs, paths)
-    terms = self._terms(name, config.loss, paths, costs.paths)
-    self._check_terms(name, jax.eval_shape(run('__call__'), variables, inputs), terms)
+    outputs = jax.eval_shape(run('__call__'), variables, inputs)
+    terms = self._terms(name, config.loss, paths, costs.paths, sorted(outputs.unimodal))
+    self._check_terms(name, outputs, terms)
+    self._check_missing(name, config.missing_rate, model, frozen)
     scale = 0.0 if config.freeze == 'compat' else config.optimizer.expert_scale
     select = config.select or self._task.main_score
     return Stage(
@@ -357,6 +364,7 @@ class _Builder:
       frozen=frozen,
       holdout=config.holdout,
       dtype=self._dtype,
+      missing_rate=config.missing_rate,
     )
 
   def _model(self, entry, experts: Mapping[str, nn.Module], noise: bool) -> nn.Module:
@@ -428,7 +436,14 @@ class _Builder:
   def _fusion(self, entry) -> nn.Module:
     """A fusion, after the one inside it."""
     inner = {'fusion': self._fusion(entry['fusion'])} if 'fusion' in entry else {}
-    return self._module('fusion', FUSIONS, entry, **inner)
+    fusion = self._module('fusion', FUSIONS, entry, **inner)
+    tasks = getattr(fusion, 'tasks', (self._spec.task,))
+    if self._spec.task not in tasks:
+      raise ConfigError(
+        f'fusion {entry["name"]!r} is of {" or ".join(tasks)} logits; dataset '
+        f'{self._spec.name!r} is {self._spec.task}.'
+      )
+    return fusion
 
   def _module(self, kind: str, table, entry, **fixed) -> nn.Module:
     cls = _lookup(kind, table, entry.get('name', ''))
@@ -467,12 +482,17 @@ class _Builder:
       parameters=sum(leaf.size for leaf in leaves),
     )
 
-  def _terms(self, name, loss, paths, path_macs) -> Mapping[str, LossTerm]:
+  def _terms(self, name, loss, paths, path_macs, views) -> Mapping[str, LossTerm]:
     terms, factors = {}, loss.expert_weights.to_dict()
     target = loss.confidence_target
     for term in loss.schedules:
       _lookup('term in loss.schedules:', LOSSES, term)
     _one_of(f'{name}: loss.confidence_target', target, ('detached', 'compat'))
+    _one_of(f'{name}: loss.rank_update', loss.rank_update, ('before', 'after'))
+    if loss.annealing_epochs <= 0:
+      raise ConfigError(
+        f'{name}: loss.annealing_epochs={loss.annealing_epochs} must be greater than 0.'
+      )
     if loss.supervised:
       terms['supervised'] = LOSSES['supervised'](self._task)
     if loss.per_expert:
@@ -481,8 +501,21 @@ class _Builder:
       terms['informativeness'] = LOSSES['informativeness'](factors)
     if loss.confidence:
       terms['confidence'] = LOSSES['confidence'](
-        self._task, factors, detach=target == 'detached'
+        self._task,
+        factors,
+        detach=target == 'detached',
+        error=loss.confidence_error,
       )
+    if loss.rank:
+      terms['rank'] = LOSSES['rank'](
+        self._task,
+        views,
+        margin=loss.rank_margin,
+        statistic=loss.rank_history,
+        update_first=loss.rank_update == 'before',
+      )
+    if loss.evidential:
+      terms['evidential'] = LOSSES['evidential'](self._task)
     if loss.jacobian:
       terms['jacobian'] = LOSSES['jacobian']()
     if (loss.budget or loss.balance) and not paths:
@@ -498,6 +531,25 @@ class _Builder:
     if not terms:
       raise ConfigError(f'{name}: every weight in loss is 0; nothing would be trained.')
     return terms
+
+  def _check_missing(self, name, rate: float, model: nn.Module, frozen: bool) -> None:
+    """That the model can be trained without all of its modalities."""
+    if not 0 <= rate < 1:
+      raise ConfigError(f'{name}: missing_rate={rate} must lie in [0, 1).')
+    if rate and frozen:
+      raise ConfigError(
+        f'{name}: missing_rate={rate} takes modalities away, and the logits of frozen '
+        "experts are not computed again; set freeze='none', or missing_rate on the "
+        'stages of the experts.'
+      )
+    names = input_names(model)
+    alone = [n for n in names if rate and not model.available({n: None})]
+    if alone:
+      raise ConfigError(
+        f'{name}: missing_rate={rate} would leave examples with nothing but '
+        f'{alone[0]!r}, which the model cannot judge; set absent_embedding=True of its '
+        'feature_fusion, or use a decision_fusion of experts.'
+      )
 
   def _check_terms(
     self, name: str, outputs: Outputs, terms: Mapping[str, LossTerm]
@@ -574,6 +626,9 @@ def _schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Sche
       config.gate.temperature, config.epochs, steps_per_epoch
     ),
     'gate_hard': lambda step: jnp.asarray(hard_mode & (step >= hard_from)),
+    'evidential_annealing': lambda step: jnp.minimum(
+      (step // steps_per_epoch) / config.loss.annealing_epochs, 1.0
+    ),
   }
   for name in LOSSES:
     schedules[f'weight_{name}'] = _weight(config, name, steps_per_epoch)

@@ -8,6 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 
+PRESENT = 'present/'
+"""Before the name of a modality: the mask of the examples that have it."""
+
+
 class DataError(ValueError):
   """A file or array that is not what its format promises.
 
@@ -54,6 +58,8 @@ class Split:
   Attributes:
     inputs: by modality: an array `[N, ...]`, or a mapping of such arrays. A
       leaf may be a memory map; it is indexed with an integer array per batch.
+      A modality that some examples lack is zero there, and `present/<modality>`
+      beside it is `bool[N]`.
     label: `i32[N]` (multiclass), `f32[N, C]` (multilabel) or `f32[N]`.
     ids: `N` stable and unique names of examples, as a NumPy string array.
     decode: applied to the indexed inputs of a batch; it may only use operators
@@ -97,8 +103,9 @@ class Split:
     return dataclasses.replace(self, inputs={**self.inputs, **own}, per_seed=())
 
   def only(self, names: Sequence[str]) -> 'Split':
-    """This split with no other inputs than `names`."""
-    inputs = {name: self.inputs[name] for name in names}
+    """This split with no other inputs than `names`, and all masks of presence."""
+    masks = [name for name in self.inputs if name.startswith(PRESENT)]
+    inputs = {name: self.inputs[name] for name in (*names, *masks)}
     kept = tuple(name for name in self.per_seed if name in inputs)
     return dataclasses.replace(self, inputs=inputs, per_seed=kept)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jdyn.data.dataset import DataError, ModalitySpec, Split
+from jdyn.data.dataset import PRESENT, DataError, ModalitySpec, Split
 from jdyn.data.pipeline import assemble
 
 Files = Sequence[str | Path]
@@ -22,7 +22,14 @@ def _are_files(value: Any) -> bool:
 
 
 def _as_given(name: str, value: Any, modalities: Mapping[str, ModalitySpec]) -> Any:
-  """A modality's list of paths, array or sequence, checked."""
+  """A modality's list of paths, array or sequence, or a mask of presence, checked."""
+  if name.startswith(PRESENT):
+    mask = np.asarray(value)
+    if mask.dtype != bool or mask.ndim != 1:
+      raise ValueError(
+        f'inputs[{name!r}] must be bool [B], got {mask.dtype} {list(mask.shape)}.'
+      )
+    return mask
   spec = modalities[name]
   if not isinstance(value, Mapping) and not hasattr(value, 'shape'):
     if all(isinstance(item, str | Path) for item in value):
@@ -68,7 +75,7 @@ class FileRows:
     Args:
       inputs: by modality: an array `[B, ...]`, a sequence's mapping of arrays, or a
         list of `B` paths of `.npy` files with one example each (`[T, F]` with its own
-        `T` for a sequence).
+        `T` for a sequence); `present/<modality>`, `bool[B]`, where some lack it.
       modalities: shape and kind of each.
 
     Raises:
@@ -103,8 +110,9 @@ class FileRows:
     }
 
   def _read(self, name: str, rows: np.ndarray | None) -> Any:
-    value, spec = self._inputs[name], self._modalities[name]
+    value = self._inputs[name]
     if _are_files(value):
+      spec = self._modalities[name]
       paths = [value[row] for row in (range(self.size) if rows is None else rows)]
       examples = [_load(Path(path), spec) for path in paths]
       return _pad(examples, spec) if spec.sequence else np.stack(examples)

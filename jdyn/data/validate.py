@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
+from jdyn.data.dataset import PRESENT, DataError, DataSpec, ModalitySpec, Split
 
 SPLITS = ('train', 'valid', 'test')
 
@@ -51,14 +51,34 @@ def _check_split(spec: DataSpec, where: str, split: Split) -> None:
     raise DataError(f'{where} is empty. Check the files, or hold out another fraction.')
   _check_ids(where, split)
   _check_label(spec, where, split)
-  if sorted(split.inputs) != sorted(spec.modalities):
+  masks = {f'{PRESENT}{name}' for name in spec.modalities} & set(split.inputs)
+  modalities = sorted(set(split.inputs) - masks)
+  if modalities != sorted(spec.modalities):
     raise DataError(
-      f'{where} has the modalities {sorted(split.inputs)} instead of '
+      f'{where} has the modalities {modalities} instead of '
       f'{sorted(spec.modalities)}. Add or remove arrays.'
     )
-  for name in sorted(split.inputs):
+  _check_presence(where, split, sorted(masks))
+  for name in modalities:
     _check_stored(f'{where}, modality {name}', split, split.inputs[name])
   _check_decoded(spec, where, split)
+
+
+def _check_presence(where: str, split: Split, masks: list[str]) -> None:
+  for name in masks:
+    mask = split.inputs[name]
+    if mask.dtype != bool or mask.shape != (len(split),):
+      raise DataError(
+        f'{where}, {name}: {mask.dtype} of shape {mask.shape}; expected bool of shape '
+        f'{(len(split),)}.'
+      )
+  if len(masks) == len(split.inputs) - len(masks):
+    nothing = ~np.any([split.inputs[name] for name in masks], axis=0)
+    if nothing.any():
+      raise DataError(
+        f'{where}: {nothing.sum()} examples have no modality at all, the first is '
+        f'{split.ids[np.argmax(nothing)]}. Remove them.'
+      )
 
 
 def _check_ids(where: str, split: Split) -> None:

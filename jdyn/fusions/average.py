@@ -1,22 +1,27 @@
 """The plain mean of the inputs: features of one width, or logits."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from jdyn.fusions.votes import Masks, attendance, weighted
 from jdyn.typing import Fused
 
 
 class Average(nn.Module):
   """The mean over the inputs, each with the same weight."""
 
+  context: ClassVar[tuple[str, ...]] = ('present',)
+
   @nn.compact
-  def __call__(self, inputs: Mapping[str, jax.Array], *, train: bool) -> Fused:
-    """Averages arrays of one shape `[B, ...]`."""
+  def __call__(
+    self, inputs: Mapping[str, jax.Array], *, train: bool, present: Masks | None = None
+  ) -> Fused:
+    """Averages arrays of one shape `[B, ...]`, of those that are present."""
     del train
-    names = sorted(inputs)
-    value = sum(inputs[name] for name in names) / len(names)
-    weight = jnp.full(value.shape[:1], 1 / len(names), value.dtype)
-    return Fused(value, weights=dict.fromkeys(names, weight))
+    attending = attendance(inputs, present)
+    size = sum(attending.values())
+    weights = {name: mask / size for name, mask in attending.items()}
+    return Fused(weighted(inputs, weights), weights=weights)

@@ -52,8 +52,9 @@ class MMDynamics(nn.Module):
 
     Returns:
       The fused value; `weights[view]`: c `[B]`; `unimodal[view]`: logits
-      `[B, num_outputs]`; `aux['informativeness/<view>']`: the mean of g over the
-      features `[B]`, beside what the inner fusion says.
+      `[B, num_outputs]`; `aux['confidence/<view>']`: c again, for the loss, and
+      `aux['informativeness/<view>']`: the mean of g over the features `[B]`, beside
+      what the inner fusion says.
     """
     scaled, weights, unimodal, aux = {}, {}, {}, {}
     for name in sorted(inputs):
@@ -66,6 +67,7 @@ class MMDynamics(nn.Module):
       scaled[name] = hidden * confidence
       weights[name] = confidence[:, 0]
       aux[f'informativeness/{name}'] = jnp.mean(gate, axis=-1)
+      aux[f'confidence/{name}'] = weights[name]
     fused = self.fusion(scaled, train=train)
     return Fused(fused.value, weights, aux=aux | dict(fused.aux), unimodal=unimodal)
 

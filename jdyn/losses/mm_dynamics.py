@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jdyn.losses.term import LossTerm, stateless
-from jdyn.losses.weighting import weighted_sum
+from jdyn.losses.weighting import weighted_sum, where_present
 from jdyn.typing import weighted_mean
 
 _PREFIX = 'informativeness/'
@@ -38,32 +38,42 @@ def informativeness(factors: Mapping[str, float]) -> LossTerm:
   return stateless(loss)
 
 
-def confidence(task, factors: Mapping[str, float], *, detach: bool = True) -> LossTerm:
-  """Squared error of each view's confidence, summed over the views.
+def confidence(
+  task, factors: Mapping[str, float], *, detach: bool = True, error: str = 'squared'
+) -> LossTerm:
+  """Error of each view's confidence, summed over the views.
 
   A confidence is to be the probability that the view's own classifier gives to the
-  true class.
+  true class. MM-Dynamics and Predictive Dynamic Fusion (Cao et al., ICML 2024) ask so.
 
   Args:
     task: any of `TASKS` that has this probability.
     factors: of views that count other than once, by name.
     detach: whether the classifier is left alone by this term. In the released code it
-      is not: it is also pulled towards what the confidence says.
+      of MM-Dynamics it is not: it is also pulled towards what the confidence says.
+    error: `squared`, or `absolute` as in Predictive Dynamic Fusion.
+
+  Raises:
+    ValueError: `error` is neither.
   """
+  if error not in ('squared', 'absolute'):
+    raise ValueError(f'error={error!r}; expected squared or absolute.')
+  measure = jnp.square if error == 'squared' else jnp.abs
 
   def loss(outputs, batch, hparams, axis_name):
     del hparams, axis_name
-    if not outputs.unimodal or set(outputs.unimodal) - set(outputs.weights):
+    said = {name: outputs.aux.get(f'confidence/{name}') for name in outputs.unimodal}
+    if not said or any(value is None for value in said.values()):
       raise ValueError(
-        "loss 'confidence' needs a fusion with a confidence and logits per view, such "
-        'as mm_dynamics; set loss.confidence=0.'
+        "loss 'confidence' needs a fusion that predicts one per view, mm_dynamics or "
+        'learned_confidence; set loss.confidence=0.'
       )
     errors = {}
     for name, logits in outputs.unimodal.items():
       target = task.true_probability(logits, batch)
       if detach:
         target = jax.lax.stop_gradient(target)
-      errors[name] = jnp.square(outputs.weights[name] - target)
+      errors[name] = where_present(outputs, name, measure(said[name] - target))
     return weighted_mean(weighted_sum(errors, factors), task.weights(batch))
 
   return stateless(loss)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from jdyn.losses.term import LossTerm, stateless
-from jdyn.losses.weighting import weighted_sum
+from jdyn.losses.weighting import weighted_sum, where_present
 from jdyn.typing import weighted_mean
 
 
@@ -20,6 +20,8 @@ def supervised(task) -> LossTerm:
 def per_expert(task, factors: Mapping[str, float]) -> LossTerm:
   """The task's loss of each expert's own logits, summed over the experts.
 
+  An expert is not judged on examples that lack what it reads.
+
   Args:
     task: any of `TASKS`.
     factors: of experts that count other than once, by name.
@@ -32,7 +34,8 @@ def per_expert(task, factors: Mapping[str, float]) -> LossTerm:
         "loss 'per_expert' needs a model with experts; set loss.per_expert=0."
       )
     losses = {
-      name: task.loss(logits, batch) for name, logits in outputs.unimodal.items()
+      name: where_present(outputs, name, task.loss(logits, batch))
+      for name, logits in outputs.unimodal.items()
     }
     return weighted_mean(weighted_sum(losses, factors), task.weights(batch))
 

@@ -14,10 +14,13 @@ class LossTerm(NamedTuple):
   Attributes:
     init: number of training examples -> memory, an empty tuple for most terms.
     apply: `(outputs, batch, hparams, memory, axis_name) -> (Mean, memory)`.
+    in_evaluation: whether it is part of the objective on other splits than the one
+      that is trained on. A memory of training examples says nothing about those.
   """
 
   init: Callable[[int], Any]
   apply: Callable[..., tuple[Mean, Any]]
+  in_evaluation: bool = True
 
 
 def stateless(

@@ -1,8 +1,11 @@
-"""Sums over views in which one may count more than another."""
+"""Sums over views: one may count more than another, or be absent."""
 
 from collections.abc import Mapping
 
 import jax
+
+from jdyn.ops.presence import present_key
+from jdyn.typing import Outputs
 
 
 def weighted_sum(
@@ -18,3 +21,9 @@ def weighted_sum(
       f'loss.expert_weights names {unknown}, but the views are {sorted(values)}.'
     )
   return sum(factors.get(name, 1.0) * values[name] for name in sorted(values))
+
+
+def where_present(outputs: Outputs, name: str, values: jax.Array) -> jax.Array:
+  """Values `[B]` of a view, with 0 for the examples that it did not judge."""
+  present = outputs.aux.get(present_key(name))
+  return values if present is None else values * present.astype(values.dtype)

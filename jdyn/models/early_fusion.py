@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from jdyn.layers.join import join
+from jdyn.models.presence import Flag, all_of, presence
 from jdyn.typing import Modalities, Outputs
 
 
@@ -15,6 +16,10 @@ class EarlyFusion(nn.Module):
   modalities: tuple[str, ...]
   encoder: nn.Module
   head: nn.Module
+
+  def available(self, inputs: Modalities) -> Flag:
+    """Where all modalities are there."""
+    return all_of(presence(inputs, name) for name in self.modalities)
 
   def __call__(self, inputs: Modalities, *, train: bool, hparams) -> Outputs:
     """Logits `[B, C]` of one batch."""

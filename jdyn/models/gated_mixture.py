@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jdyn.layers.join import join
+from jdyn.models.presence import Flag, all_of, presence
 from jdyn.typing import Gated, Modalities, Outputs
 
 OF_EXPERT = ('confidence', 'hidden', 'logits')
@@ -48,6 +49,12 @@ class GatedMixture(nn.Module):
   gate: nn.Module
   gate_inputs: tuple[str, ...]
   confidence: Callable[[jax.Array], jax.Array] | None = None
+
+  def available(self, inputs: Modalities) -> Flag:
+    """Where every path can be taken, and the gate can see."""
+    read = [name for name in self.gate_inputs if expert_input(name) is None]
+    seen = [presence(inputs, name) for name in read]
+    return all_of([*seen, *(e.available(inputs) for e in self.experts.values())])
 
   @property
   def gate_experts(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from jdyn.models.presence import Flag, presence
 from jdyn.typing import Modalities, Outputs
 
 
@@ -11,6 +12,10 @@ class Unimodal(nn.Module):
   modality: str
   encoder: nn.Module
   head: nn.Module
+
+  def available(self, inputs: Modalities) -> Flag:
+    """Where its modality is there."""
+    return presence(inputs, self.modality)
 
   def __call__(self, inputs: Modalities, *, train: bool, hparams) -> Outputs:
     """Logits `[B, C]` of one batch."""

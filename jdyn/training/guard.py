@@ -44,6 +44,7 @@ def diagnose(
       terms=stage.terms,
       hparams=hparams,
       dtype=stage.dtype,
+      missing_rate=stage.missing_rate,
     )
 
   (loss, (outputs, *_)), grads = jax.value_and_grad(share, has_aux=True)(state.params)

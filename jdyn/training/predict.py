@@ -52,15 +52,16 @@ def predictor(
 
   Args:
     stage: whose model it is.
-    split: of the dataset.
+    split: of the dataset; modalities that are not there are absent.
     num_seeds: S.
     parallel: how the batch lies on the devices.
     device_bytes: a split larger than this is fed from the host.
     keep: what of the outputs is wanted; hidden states are large and left out.
   """
+  names = [name for name in input_names(stage.model) if name in split.inputs]
   evaluator = Evaluator(
     stage.model,
-    split.only(input_names(stage.model)),
+    split.only(names),
     parallel,
     num_seeds,
     task=stage.task,

@@ -146,6 +146,7 @@ class TrainPrograms:
       terms=stage.terms,
       axis_name=parallel.axis_name,
       dtype=stage.dtype,
+      missing_rate=stage.missing_rate,
     )
 
     def steps(state, data, xs):

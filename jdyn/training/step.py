@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from jdyn.losses.term import LossTerm
+from jdyn.ops.presence import is_mask, lose
 from jdyn.ops.random import named_keys
 from jdyn.training.state import TrainState
 from jdyn.typing import Batch, Outputs
 
 RNGS = ('dropout', 'gate', 'probe')
+_MISSING = 'missing'
 
 
 def cast(tree: Any, dtype) -> Any:
@@ -39,6 +41,7 @@ def objective(
   hparams: Mapping[str, jax.Array],
   axis_name: str | None = None,
   dtype=jnp.float32,
+  missing_rate: float = 0.0,
 ) -> tuple[jax.Array, tuple[Any, Any, Any]]:
   """This device's share of the training objective.
 
@@ -48,12 +51,17 @@ def objective(
     The share, and (outputs, collections, memory), the last two after the step.
   """
   key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+  inputs, keys = batch['inputs'], named_keys(key, (*RNGS, _MISSING))
+  lost = keys.pop(_MISSING)
+  if missing_rate:
+    names = [name for name in inputs if not is_mask(name)]
+    inputs = lose(inputs, names, missing_rate, lost, axis_name)
   outputs, collections = model.apply(
     {'params': cast(params, dtype), **state.collections},
-    cast(batch['inputs'], dtype),
+    cast(inputs, dtype),
     train=True,
     hparams=hparams,
-    rngs=named_keys(key, RNGS),
+    rngs=keys,
     mutable=list(state.collections),
   )
   outputs = cast(outputs, jnp.float32)
@@ -77,6 +85,7 @@ def train_step(
   schedules: Mapping[str, optax.Schedule],
   axis_name: str | None = None,
   dtype=jnp.float32,
+  missing_rate: float = 0.0,
 ) -> tuple[TrainState, Mapping[str, jax.Array]]:
   """One update.
 
@@ -89,6 +98,7 @@ def train_step(
     schedules: what varies by step, by name: temperatures and the terms' weights.
     axis_name: the data axis under `pmap` or `shard_map`; None on one device.
     dtype: of the computation; parameters and losses stay float32.
+    missing_rate: probability that an example loses a modality for this step.
 
   Returns:
     The next state, and `loss` and `grad_norm`, and per path its mean weight.
@@ -105,6 +115,7 @@ def train_step(
     hparams=hparams,
     axis_name=axis_name,
     dtype=dtype,
+    missing_rate=missing_rate,
   )
   mask = batch['mask']
   usage = {name: jnp.sum(weight * mask) for name, weight in outputs.weights.items()}
@@ -148,7 +159,8 @@ def eval_step(
     batch: this device's rows, padding masked.
     model: any of `MODELS`.
     task: any of `TASKS`.
-    terms: the objective, by name; each is summed as a `Mean`.
+    terms: the objective, by name; each that is part of evaluation is summed as a
+      `Mean`.
     hparams: at evaluation.
     memory: of the loss terms; read, not changed.
     axis_name: the data axis, as in `train_step`.
@@ -164,6 +176,7 @@ def eval_step(
     'terms': {
       name: term.apply(outputs, batch, hparams, memory[name], axis_name)[0]
       for name, term in sorted(terms.items())
+      if term.in_evaluation
     },
     'usage': {name: jnp.sum(w * mask) for name, w in outputs.weights.items()},
     'count': jnp.sum(mask),

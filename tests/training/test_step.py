@@ -49,7 +49,13 @@ class Training:
       )
     )
     self.step = jax.jit(
-      functools.partial(train_step, schedules=schedules, dtype=self.dtype, **options)
+      functools.partial(
+        train_step,
+        schedules=schedules,
+        dtype=self.dtype,
+        missing_rate=self.stage.missing_rate,
+        **options,
+      )
     )
 
   def run(self, batches=BATCHES, seed=0):

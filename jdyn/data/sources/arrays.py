@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from jdyn.data import hdf5, stand_in
-from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
+from jdyn.data.dataset import PRESENT, DataError, DataSpec, ModalitySpec, Split
 from jdyn.data.files import as_ids, require, row_ids
 from jdyn.data.holdout import hold_out
 from jdyn.data.validate import SPLITS
@@ -46,6 +46,7 @@ class Arrays:
 <root>/data.npz (field file), or data.hdf5, or that file as root, with the arrays
   {train,valid,test}/<modality>         numbers [N, ...], any names
   {train,valid,test}/<modality>_length  optional for sequences: integers [N]
+  {train,valid,test}/<modality>_present optional, where some lack it: 0 or 1 [N]
   {train,valid,test}/label              classes i[N], labels 0/1 [N, C], targets f[N]
   {train,valid,test}/id                 optional unique names [N]
 valid is optional."""
@@ -173,8 +174,9 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
 
 
 def _modalities(part: _Part) -> list[str]:
-  """The names that are neither label, id nor the length of another."""
-  others = {'label', 'id', *(f'{name}_length' for name in part)}
+  """The names that are neither label, id nor say something of another."""
+  said = {f'{name}_{what}' for name in part for what in ('length', 'present')}
+  others = {'label', 'id', *said}
   return sorted({*part} - others)
 
 
@@ -237,11 +239,29 @@ def _split(path: Path, split: str, part: _Part, task: str) -> Split:
         f'{where} has a length, but is {values.dtype} of shape {values.shape} instead '
         'of floats [N, T, F]. Remove the length, or store steps of features.'
       )
+    if f'{name}_present' in part:
+      present = _mask(f'{where}_present', part[f'{name}_present'])
+      values, inputs[f'{PRESENT}{name}'] = _blank(values, present), present
     inputs[name] = values
   label = part['label'].astype(np.int32 if task == 'multiclass' else np.float32)
   if 'id' in part:
     return Split(inputs, label, as_ids(part['id'], f'{path}: {split}/id'))
   return Split(inputs, label, row_ids(split, len(label)))
+
+
+def _mask(where: str, array: np.ndarray) -> np.ndarray:
+  if array.ndim != 1 or not np.isin(array, (0, 1)).all():
+    raise DataError(f'{where} must hold 0 or 1 per example.')
+  return array.astype(bool)
+
+
+def _blank(values, present: np.ndarray):
+  """A modality with zeros, or a sequence with one empty step, where it is absent."""
+  if isinstance(values, Mapping):
+    length = np.where(present, values['length'], 1).astype(np.int32)
+    return {'steps': _blank(values['steps'], present), 'length': length}
+  shape = (-1, *[1] * (values.ndim - 1))
+  return np.where(present.reshape(shape), values, values.dtype.type(0))
 
 
 def _to_32_bits(where: str, array: np.ndarray) -> np.ndarray:

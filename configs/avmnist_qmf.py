@@ -1,0 +1,24 @@
+"""QMF on AV-MNIST: every modality votes with its energy.
+
+Paper: Zhang et al., Provable Dynamic Fusion for Low-Quality Multimodal Data, ICML 2023.
+The margin of the ranking loss is the paper's; --config.loss.rank_margin=repo is what
+the released code computes.
+Command: python -m jdyn.train --config configs/avmnist_qmf.py --config.data.root=DIR
+Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
+Score: see README.
+"""
+
+from configs import avmnist_image, avmnist_latefusion
+
+
+def stage():
+  """The fused prediction, every modality's own, and the order of their confidences."""
+  config = avmnist_latefusion.stage('energy_weighted')
+  config.loss.per_expert = 1.0
+  config.loss.rank = 1.0
+  return config
+
+
+def get_config():
+  """QMF."""
+  return avmnist_image.run(stage())

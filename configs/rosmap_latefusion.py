@@ -1,0 +1,31 @@
+"""Late fusion on ROSMAP multi-omics: the mean of the modalities' logits.
+
+The static baseline of Zhang et al., ICML 2023, trains the fused prediction alone.
+With --config.loss.per_expert=1 every modality is trained too, as in QMF; the published
+comparison lacks that one.
+Command: python -m jdyn.train --config configs/rosmap_latefusion.py
+  --config.data.root=DIR
+Score: see README.
+"""
+
+from configs import base, rosmap_concat
+
+
+def experts():
+  """One model per modality."""
+  return {
+    name: base.unimodal(name, rosmap_concat.encoder(), base.encoder('mlp'))
+    for name in rosmap_concat.VIEWS
+  }
+
+
+def stage(fusion, **beside):
+  """Experts that vote under a fusion: of one modality each, and others `beside`."""
+  return rosmap_concat.train(
+    base.stage(base.decision_fusion(base.fusion(fusion), experts() | beside))
+  )
+
+
+def get_config():
+  """The plain mean."""
+  return base.run(base.data('rosmap'), stage('average'))
