@@ -3,8 +3,9 @@
 Prints the scores of the model, of each path alone and of their average, with 95 %
 intervals over seeds, and writes scores (JSON), predictions (.npz) and one record per
 example and seed (CSV) to W/evaluations. With --budget, --batch-size or --policy it
-also says what an example costs. --time measures batches of the main model instead,
-writes W/latency.json and adds it to W/report.html.
+also says what an example costs. --subsets prints a line of scores for every set of
+modalities that examples may have instead. --time measures batches of the main model
+instead, writes W/latency.json and adds it to W/report.html.
 """
 
 import argparse
@@ -14,8 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_OF_SUBSETS = (
+  *('subsets', 'stage', 'split', 'root'),
+  *('corruption', 'level', 'modalities', 'noise_seed'),
+)
+
 BATCH_SIZE = 128
 """Examples per batch where times are measured and no other size is given."""
+
+CORRUPTIONS = """\
+drop_steps, gaussian, mask, missing, pixel_gaussian, salt_pepper, swap, white_noise,
+words; or a preset: severity, qmf_paper_gaussian, qmf_paper_salt, qmf_head_salt,
+qmf_rgbd_gaussian, multibench_timeseries, multibench_affect, multibench_mimic,
+multibench_tabular"""
+"""What --corruption takes. A test compares it with `jdyn.data.corruptions`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   add('--stage', default='main', help='main, or the name of an expert (%(default)s)')
   add('--split', default='test', help='train, valid or test (%(default)s)')
   add('--root', default='', help='folder of the data, if not where it was trained from')
-  add('--corruption', default='', help='gaussian, mask, missing or salt_pepper')
+  add('--corruption', default='', help=CORRUPTIONS)
   add('--level', type=float, default=0.0, help='of the corruption, in its unit')
+  add('--present', default='', help='comma-separated modalities; the others are absent')
+  add('--subsets', action='store_true', help='a table of every set that may be present')
   add('--modalities', default='', help='comma-separated, to corrupt; all if empty')
   add('--noise-seed', type=int, default=0, help='of the corruption (%(default)s)')
   add('--budget', default='', help='per example, for the gate to keep to: 5M or 0.3ms')
@@ -39,14 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
   add('--policy', help='that runs them: auto, dense, switch, ladder, buckets (auto)')
   add('--time', type=_sizes, help='comma-separated batch sizes, as 1,32,128; no scores')
   options = parser.parse_args(arguments)
-  if options.time and (besides := _besides(parser, options)):
+  if options.time and (besides := _besides(parser, options, ('time',))):
     parser.error(f'--time measures random inputs; leave out {", ".join(besides)}.')
+  if options.subsets and (besides := _besides(parser, options, _OF_SUBSETS)):
+    parser.error(f'--subsets evaluates every set whole; leave out {", ".join(besides)}.')
   # Imports wait until here, so that --help is quick.
   from jdyn.training.checkpoint import CheckpointError
   from jdyn.training.workdir import WorkdirError
 
   try:
-    command = _time if options.time else _evaluate
+    command = _time if options.time else _subsets if options.subsets else _evaluate
     command(options)
   except (ValueError, CheckpointError, WorkdirError) as error:
     parser.exit(1, f'error: {error}\n')
@@ -62,12 +79,14 @@ def _sizes(text: str) -> list[int]:
   return [_size(part.strip()) for part in text.split(',')]
 
 
-def _besides(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
-  """Options that were given though --time has no use for them."""
+def _besides(
+  parser: argparse.ArgumentParser, options: argparse.Namespace, used: Sequence[str]
+) -> list[str]:
+  """Options that were given though those that are `used` leave no use for them."""
   return [
     f'--{name.replace("_", "-")}'
     for name, value in vars(options).items()
-    if name not in ('workdir', 'time') and value != parser.get_default(name)
+    if name not in ('workdir', *used) and value != parser.get_default(name)
   ]
 
 
@@ -82,22 +101,21 @@ def _evaluate(options: argparse.Namespace) -> None:
   in_ms = options.budget and parse_budget(options.budget).unit == 'ms'
   run = TrainedRun(options.workdir, options.stage)
   dataset = run.dataset(options.root)
-  which = {
-    'split': options.split,
-    'corruption': options.corruption,
-    'level': options.level,
-    'modalities': tuple(filter(None, options.modalities.split(','))),
-    'noise_seed': options.noise_seed,
-  }
+  noise = _noise(options)
   budget, times = options.budget or None, None
   if in_ms or options.batch_size or options.policy:
-    budget, times = _measured(run, dataset, run.examples(dataset, **which), options)
-  predictions = run.evaluate(dataset, **which, budget=budget)
+    examples = run.examples(dataset, options.split, noise)
+    budget, times = _measured(run, dataset, examples, options)
+  present = _names(options.present) or None
+  predictions = run.evaluate(dataset, options.split, noise, budget, present)
   costs = run.stage.costs
-  scores = score_all(predictions, run.stage.task, costs.paths, costs.total)
+  total = run.macs_with(present) if present else costs.total
+  scores = score_all(predictions, run.stage.task, costs.paths, total)
   name = f'{options.stage}_{options.split}'
   if options.corruption:
     name += f'_{options.corruption}_{options.level:g}'
+  if present:
+    name += f'_present_{"_".join(sorted(present))}'
   if options.budget:
     name += f'_budget_{options.budget.replace(" ", "")}'
   folder = options.workdir / 'evaluations'
@@ -108,7 +126,7 @@ def _evaluate(options: argparse.Namespace) -> None:
   write_records(folder / f'{name}.csv', predictions, run.seeds, run.stage.task)
   title = ', '.join(f'{key} {value}' for key, value in predictions.about.items())
   print(f'{title}; n = {scores["n"]}')
-  print(as_text(score_table(scores, costs.paths, costs.total)))
+  print(as_text(score_table(scores, costs.paths, total)))
   if warning := convergence_warning({options.split: predictions}):
     print(warning)
   if budget is not None:
@@ -116,6 +134,46 @@ def _evaluate(options: argparse.Namespace) -> None:
   if times:
     print(_timed(times))
   print(f'Written: {folder / name}.{{json,npz,csv}}')
+
+
+def _names(text: str) -> tuple[str, ...]:
+  return tuple(filter(None, text.split(',')))
+
+
+def _noise(options: argparse.Namespace):
+  from jdyn.data.corruptions import Noise
+
+  if not options.corruption:
+    return None
+  modalities = _names(options.modalities)
+  return Noise(options.corruption, options.level, modalities, options.noise_seed)
+
+
+def _subsets(options: argparse.Namespace) -> None:
+  """Scores with every set of modalities that a model can judge by."""
+  from jdyn.evaluators.attendance import can_judge, subsets
+  from jdyn.evaluators.predictions import score_all
+  from jdyn.evaluators.tables import as_text, subset_table
+  from jdyn.inference import TrainedRun
+  from jdyn.models.input_names import input_names
+  from jdyn.training.logging import write_json
+
+  run = TrainedRun(options.workdir, options.stage)
+  dataset, model = run.dataset(options.root), run.stage.model
+  found = {}
+  for present in subsets(input_names(model)):
+    if can_judge(model, present):
+      macs = run.macs_with(present)
+      predictions = run.evaluate(
+        dataset, options.split, _noise(options), present=present
+      )
+      found[', '.join(present)] = score_all(predictions, run.stage.task, {}, macs)
+  folder = options.workdir / 'evaluations'
+  folder.mkdir(exist_ok=True)
+  file = folder / f'{options.stage}_{options.split}_subsets.json'
+  write_json(file, {'origin': dataset.origin, 'subsets': found})
+  print(as_text(subset_table(found)))
+  print(f'Written: {file}')
 
 
 def _measured(run, dataset, examples, options) -> tuple[float | None, dict[str, Any]]:

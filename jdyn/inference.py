@@ -14,10 +14,12 @@ from jax.export import Exported, export
 from ml_collections import ConfigDict
 
 from jdyn import build
-from jdyn.data.corruptions import corrupt, measure
+from jdyn.cost import count_macs
+from jdyn.data.corruptions import Noise, Reference, corrupt, measure, touched
 from jdyn.data.dataset import Dataset, Split
 from jdyn.data.load import load as load_data
 from jdyn.data.rows import FileRows, SplitRows
+from jdyn.evaluators.attendance import by_presence, check_judges
 from jdyn.evaluators.budget import (
   Dial,
   at_budget,
@@ -32,7 +34,8 @@ from jdyn.evaluators.latency import batch_size as size_of
 from jdyn.evaluators.latency import time_batch, time_budgets
 from jdyn.evaluators.predictions import Predictions, from_outputs, path_prices
 from jdyn.models.input_names import input_names
-from jdyn.ops.dispatcher import Reader, input_shape
+from jdyn.ops.dispatcher import Dispatcher, Reader, input_shape
+from jdyn.ops.presence import is_mask, modality_of, present_key
 from jdyn.ops.timing import interleave
 from jdyn.training import variables
 from jdyn.training.parallel import Parallel
@@ -75,6 +78,7 @@ class TrainedRun:
     self._models: dict[int, tuple[Any, Any]] = {}
     self._dials: dict[int, Dial] = {}
     self._times: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+    self._by_presence: dict[tuple[str, ...], Dispatcher] = {}
     self._dispatcher = None
     # Soft weights need every path.
     if self.stage.costs.paths and np.all(self._hparams['gate_hard']):
@@ -101,6 +105,8 @@ class TrainedRun:
       inputs: by modality, arrays `[B, ...]` as the dataset's batches hold them, or
         lists of `B` paths of `.npy` files with one example each. Files of a modality
         that only some paths read are opened only for the examples that need them.
+        Where examples lack a modality, `present/<modality>`, `bool[B]`, says so; one
+        that all lack may be left out. What reads it alone is not computed for them.
       policy: how the chosen paths are run, one of `jdyn.ops.dispatcher.POLICIES`.
         `auto` measures the others at the first batch of each shape; `dense` computes
         every path, and is the only one for a model without a gate.
@@ -153,8 +159,7 @@ class TrainedRun:
       if self._dispatcher is None:
         if budget is not None or policy not in ('auto', 'dense'):
           self._check_conditional()
-        whole = inputs if isinstance(inputs, Mapping) else inputs.read()
-        yield jax.tree.map(np.asarray, self._apply(*model, whole))
+        yield self._judge(model, inputs, policy)
         continue
       if budget is not None and extra is None:
         extra = self._dial(seed), self.macs(budget, [inputs], policy, seed)
@@ -359,62 +364,54 @@ class TrainedRun:
     )
 
   def examples(
-    self,
-    dataset: Dataset,
-    split: str = 'test',
-    *,
-    corruption: str = '',
-    level: float = 0.0,
-    modalities: tuple[str, ...] = (),
-    noise_seed: int = 0,
+    self, dataset: Dataset, split: str = 'test', noise: Noise | None = None
   ) -> Split:
     """A split, corrupted or not.
 
     Args:
       dataset: from `dataset()`.
       split: train, valid or test.
-      corruption: one of `CORRUPTIONS`; none if empty.
-      level: in the corruption's unit.
-      modalities: to corrupt; all if empty.
-      noise_seed: of the corruption.
+      noise: what to do to its inputs; nothing if None.
 
     Raises:
       ValueError: unknown split, corruption or modality, or a level out of range.
     """
-    if split not in dataset.splits:
-      raise ValueError(f'Unknown split {split!r}; expected {sorted(dataset.splits)}.')
-    examples = dataset.splits[split]
-    if not corruption:
+    examples = _find_split(dataset, split)
+    if noise is None:
       return examples
-    names = modalities or tuple(sorted(dataset.spec.modalities))
-    references = measure(dataset.splits['train'], names)
-    return corrupt(examples, corruption, level, names, noise_seed, references)
+    return corrupt(examples, noise, _references(dataset, noise))
+
+  def touched(
+    self, dataset: Dataset, split: str, noise: Noise
+  ) -> dict[str, np.ndarray]:
+    """`bool[N]` by modality: which examples `examples` returns changed in it.
+
+    Raises:
+      ValueError: as `examples`.
+    """
+    examples = _find_split(dataset, split)
+    return touched(examples, noise, _references(dataset, noise))
 
   def evaluate(
     self,
     dataset: Dataset,
     split: str = 'test',
-    *,
-    corruption: str = '',
-    level: float = 0.0,
-    modalities: tuple[str, ...] = (),
-    noise_seed: int = 0,
+    noise: Noise | None = None,
     budget: str | float | None = None,
+    present: Sequence[str] | None = None,
   ) -> Predictions:
     """Predictions of all seeds on a split, corrupted or not.
 
     Args:
       dataset: from `dataset()`.
-      split: as `examples` takes it, and so the next four.
-      corruption: none if empty.
-      level: in the corruption's unit.
-      modalities: to corrupt; all if empty.
-      noise_seed: of the corruption.
+      split: as `examples` takes it.
+      noise: as there; it is noted in `about`.
       budget: MACs per example, as '5M' or 5e6; None leaves the choice to the gate.
+      present: the modalities that the examples have; None for all.
 
     Raises:
       ValueError: as `examples`; or the budget is not in MACs, out of reach, or the
-        model has nothing to choose.
+        model has nothing to choose, or cannot judge without the other modalities.
     """
     if budget is not None:
       self._check_conditional()
@@ -425,18 +422,19 @@ class TrainedRun:
           '`TrainedRun.macs` tells how many these are.'
         )
       check_budget(budget, self._prices)
-    examples = self.examples(
-      dataset,
-      split,
-      corruption=corruption,
-      level=level,
-      modalities=modalities,
-      noise_seed=noise_seed,
-    )
+    examples = self.examples(dataset, split, noise)
     about = {'stage': self.stage.name, 'split': split, 'origin': dataset.origin}
-    if corruption:
-      names = modalities or sorted(dataset.spec.modalities)
-      about |= {'corruption': corruption, 'level': level, 'modalities': list(names)}
+    if present is not None:
+      check_judges(self.stage.model, present)
+      examples = examples.only(_known(dataset, present))
+      about |= {'present': sorted(present)}
+    if noise:
+      about |= {
+        'corruption': noise.name,
+        'level': noise.level,
+        'modalities': list(_modalities(dataset, noise)),
+        'noise_seed': noise.seed,
+      }
     outputs = predict(
       self.stage,
       examples,
@@ -451,6 +449,18 @@ class TrainedRun:
       return predictions
     valid = Predictions.load(self._folder / 'predictions_valid.npz')
     return at_budget(valid, predictions, self._prices, budget)
+
+  def macs_with(self, present: Sequence[str]) -> int:
+    """Multiply-accumulates of an example that has only these modalities.
+
+    Raises:
+      ValueError: the model cannot judge it.
+    """
+    check_judges(self.stage.model, present)
+    example = build.example_inputs(self._spec)
+    return count_macs(
+      self._apply, *self._model(None), {name: example[name] for name in present}
+    )
 
   def _model(self, seed: int | None) -> tuple[Any, Any]:
     """Variables and hparams of one seed, on the device."""
@@ -478,13 +488,31 @@ class TrainedRun:
     """Inputs of the right names and shapes; a reader where some are files."""
     if not isinstance(inputs, Mapping):
       return inputs
-    names = input_names(self.stage.model)
-    if lacking := [name for name in names if name not in inputs]:
-      raise ValueError(
-        f'inputs lacks the modality {lacking[0]!r}; got {sorted(inputs)}.'
-      )
-    rows = FileRows({name: inputs[name] for name in names}, self._spec.modalities)
+    names = [name for name in input_names(self.stage.model) if name in inputs]
+    check_judges(self.stage.model, names)
+    given = {name: inputs[name] for name in names}
+    keys = [present_key(name) for name in names]
+    if masks := {key: inputs[key] for key in keys if key in inputs}:
+      everyone = np.ones(len(next(iter(masks.values()))), bool)
+      given |= {key: masks.get(key, everyone) for key in keys}
+    rows = FileRows(given, self._spec.modalities)
     return rows if rows.has_files else rows.read()
+
+  def _judge(self, model, inputs: Modalities | Reader, policy: str) -> Outputs:
+    """Outputs of a model without paths."""
+    found = _masks(inputs)
+    if policy == 'dense' or all(mask.all() for mask in found.values()):
+      whole = inputs if isinstance(inputs, Mapping) else inputs.read()
+      return jax.tree.map(np.asarray, self._apply(*model, whole))
+    names = tuple(found)
+    for pattern in np.unique(np.stack([*found.values()]), axis=1).T:
+      check_judges(
+        self.stage.model, [n for n, here in zip(names, pattern, strict=True) if here]
+      )
+    if names not in self._by_presence:
+      self._by_presence[names] = by_presence(self.stage.model, names)
+    _, _, outputs = self._by_presence[names](model, inputs, None, 'buckets')
+    return Outputs(**jax.tree.map(np.asarray, outputs))
 
   def _check_conditional(self) -> None:
     """That there is something to choose."""
@@ -505,6 +533,37 @@ class TrainedRun:
       weights={path: (chosen == k).astype(np.float32) for k, path in enumerate(paths)},
       aux={'gate_logits': np.asarray(shared['gate_logits'])},
     )
+
+
+def _masks(inputs: Modalities | Reader) -> dict[str, np.ndarray]:
+  """By modality, which examples have it; empty where nothing is said of that."""
+  given = inputs if isinstance(inputs, Mapping) else getattr(inputs, 'names', ())
+  keys = [key for key in given if is_mask(key)]
+  found = inputs if isinstance(inputs, Mapping) else inputs.read(keys)
+  return {modality_of(key): np.asarray(found[key]) for key in sorted(keys)}
+
+
+def _find_split(dataset: Dataset, split: str) -> Split:
+  if split not in dataset.splits:
+    raise ValueError(f'Unknown split {split!r}; expected {sorted(dataset.splits)}.')
+  return dataset.splits[split]
+
+
+def _known(dataset: Dataset, names: Sequence[str]) -> Sequence[str]:
+  if unknown := sorted(set(names) - set(dataset.spec.modalities)):
+    raise ValueError(
+      f'Unknown modality {unknown[0]!r}; expected {sorted(dataset.spec.modalities)}.'
+    )
+  return names
+
+
+def _modalities(dataset: Dataset, noise: Noise) -> tuple[str, ...]:
+  return noise.modalities or tuple(sorted(dataset.spec.modalities))
+
+
+def _references(dataset: Dataset, noise: Noise) -> dict[str, Reference]:
+  """Of the modalities that are to be corrupted."""
+  return measure(dataset.splits['train'], _modalities(dataset, noise))
 
 
 def load(workdir: str | Path) -> TrainedRun:

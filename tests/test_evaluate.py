@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 
 from jdyn import evaluate, inference
+from jdyn.data.corruptions import CORRUPTIONS, PRESETS, Noise
 from jdyn.data.dataset import Dataset
 from jdyn.evaluators import latency
 from jdyn.evaluators.predictions import Predictions
@@ -202,6 +204,36 @@ def test_what_is_timed_is_what_is_scored(workdir, clock):
   assert timed.inputs['image'].any()
   about = _written(workdir, 'main_test_missing_1')['about']
   assert about['modalities'] == ['text']
+
+
+def test_help_lists_all_corruptions(capsys):
+  with pytest.raises(SystemExit):
+    evaluate.main(['--help'])
+  words = re.findall(r'\w+', capsys.readouterr().out)
+  assert {*CORRUPTIONS, *PRESETS} <= set(words)
+
+
+def test_a_preset_hits_the_examples_that_it_is_said_to(workdir):
+  which = ('--level', '5', '--modalities', 'text,image', '--noise-seed', '3')
+  _evaluate(workdir, '--stage', 'joint', '--corruption', 'severity', *which)
+  written = Predictions.load(workdir / 'evaluations' / 'joint_test_severity_5.npz')
+  asked = {
+    'corruption': 'severity',
+    'level': 5.0,
+    'modalities': ['text', 'image'],
+    'noise_seed': 3,
+  }
+  assert asked.items() <= written.about.items()
+  run, noise = (
+    TrainedRun(workdir, 'joint'),
+    Noise('severity', 5.0, ('text', 'image'), 3),
+  )
+  touched = run.touched(DATASET, 'test', noise)
+  assert sorted(touched) == ['image', 'text']
+  any_touched = touched['image'] | touched['text']
+  assert 0.6 < any_touched.mean() < 0.9
+  moved = written.logits != run.evaluate(DATASET).logits
+  np.testing.assert_array_equal(moved.any((0, 2)), any_touched)
 
 
 @pytest.mark.parametrize(

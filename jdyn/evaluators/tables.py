@@ -36,6 +36,19 @@ def score_table(
   return table
 
 
+def subset_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+  """Scores by the modalities that are there: the header first, then a line per set.
+
+  Args:
+    found: from `score_all`, by the names of the modalities.
+  """
+  tables = {name: score_table(scores, {}, 0) for name, scores in found.items()}
+  header = next(iter(tables.values()))[0]
+  return [['present', *header[1:]]] + [
+    [name, *table[1][1:]] for name, table in tables.items()
+  ]
+
+
 def latency_table(
   batches: Iterable[Mapping[str, Any]], path_macs: Mapping[str, int], total_macs: int
 ) -> list[list[str]]:

@@ -68,7 +68,7 @@ def lose(
   everyone = jnp.ones(rows, bool)
   had = jnp.stack([inputs.get(present_key(name), everyone) for name in names], axis=1)
   luckiest = jnp.argmax(jnp.where(had, chance, -1.0), axis=1)
-  kept = (chance >= rate) | (jnp.arange(len(names)) == luckiest[:, None])
+  kept = (chance >= rate) | jax.nn.one_hot(luckiest, len(names), dtype=bool)
   lost = dict(inputs)
   for column, name in enumerate(names):
     present = (had & kept)[:, column]
