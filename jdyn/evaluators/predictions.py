@@ -6,7 +6,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ _DAMAGE = (
 
 
 _UNSPENT = 'unspent_macs'
+_EVIDENCE = 'evidence/'
+
+# Fields that map names to arrays; in the file `group/name`.
+_GROUPS = ('expert_logits', 'weights', 'solver', 'unspent_macs', 'evidence')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Predictions:
       or not it is sent along that path.
     unspent_macs: `[S, N]` by path, or by '' of a model without paths: what an example
       needed less than the model's or path's MACs, because its solvers converged early.
+    evidence: `[S, N]` of evidential models: `conflict`, `vacuity` and
+      `vacuity/<view>` (see `jdyn.fusions.evidential`).
   """
 
   ids: np.ndarray
@@ -63,6 +69,7 @@ class Predictions:
   paths: tuple[str, ...] = ()
   solver: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   unspent_macs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  evidence: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   @property
   def num_seeds(self) -> int:
@@ -82,10 +89,8 @@ class Predictions:
   def save(self, path: Path) -> None:
     """Writes one `.npz`, atomically."""
     arrays = {'ids': self.ids, 'label': self.label, 'logits': self.logits}
-    arrays |= {f'expert_logits/{k}': v for k, v in self.expert_logits.items()}
-    arrays |= {f'weights/{k}': v for k, v in self.weights.items()}
-    arrays |= {f'solver/{k}': v for k, v in self.solver.items()}
-    arrays |= {f'unspent_macs/{k}': v for k, v in self.unspent_macs.items()}
+    for group in _GROUPS:
+      arrays |= {f'{group}/{k}': v for k, v in getattr(self, group).items()}
     if self.gate_logits is not None:
       arrays |= {'gate_logits': self.gate_logits, 'paths': np.array(self.paths)}
     arrays['about'] = np.array(json.dumps(dict(self.about), sort_keys=True))
@@ -106,7 +111,7 @@ class Predictions:
         arrays = {name: file[name] for name in file.files}
       about = json.loads(str(arrays.pop('about')))
       paths = tuple(arrays.pop('paths').tolist()) if 'paths' in arrays else ()
-      named = {'expert_logits': {}, 'weights': {}, 'solver': {}, 'unspent_macs': {}}
+      named = {group: {} for group in _GROUPS}
       for name in [name for name in arrays if '/' in name]:
         group, key = name.split('/', 1)
         named[group][key] = arrays.pop(name)
@@ -147,6 +152,11 @@ def from_outputs(
     unspent_macs={
       name.rpartition('/')[0]: aux[name] for name in aux if name.endswith(_UNSPENT)
     },
+    evidence={
+      name.removeprefix(_EVIDENCE): aux[name]
+      for name in aux
+      if name.startswith(_EVIDENCE)
+    },
   )
 
 
@@ -165,6 +175,20 @@ def reroute(predictions: Predictions, chosen: np.ndarray) -> Predictions:
     logits[here] = predictions.expert_logits[path][here]
   weights = {path: here.astype(np.float32) for path, here in sent.items()}
   return dataclasses.replace(predictions, logits=logits, weights=weights)
+
+
+def per_example(
+  function: Callable[..., Any], logits: np.ndarray, label: np.ndarray
+) -> np.ndarray:
+  """What a task says of every example, `[S, N]` in float64.
+
+  Args:
+    function: of logits and a batch, such as `task.loss` or `task.correct`.
+    logits: `[S, N, ...]`.
+    label: `[N, ...]`.
+  """
+  found = [np.asarray(function(one_seed, {'label': label})) for one_seed in logits]
+  return np.stack(found).astype(np.float64)
 
 
 def score_all(

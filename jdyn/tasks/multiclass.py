@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jdyn.metrics import confusion
+from jdyn.metrics import calibration, confusion
+from jdyn.metrics.average_precision import average_precision
 from jdyn.metrics.roc_auc import roc_auc
 from jdyn.tasks.task import Task, host_mean
 from jdyn.typing import Batch, Mean, Outputs, weighted_mean
@@ -75,16 +76,23 @@ class Multiclass(Task):
     }
 
   def scores_of_all(self, logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """With two classes: F1 of class 1, and `auc`, the area under its ROC curve.
+    """`ece` and `brier`; the `loss` is the negative log-likelihood.
 
-    The area is left out where one of the classes is absent.
+    With two classes also, of class 1, F1 and two areas under curves: `auc`, that of
+    the ROC curve, and `average_precision`, that of precision over recall. The areas are
+    left out where one of the classes is absent.
     """
+    calibrated = {
+      'ece': calibration.ece(logits, label),
+      'brier': calibration.brier(logits, label),
+    }
     if self.num_outputs != 2:
-      return {}
+      return calibrated
     margin = np.subtract(logits[:, 1], logits[:, 0], dtype=np.float64)
     truth, found = label == 1, margin > 0
     size = np.sum(truth) + np.sum(found)
-    scores = {'f1': float(2 * np.sum(truth & found) / max(size, 1))}
+    scores = calibrated | {'f1': float(2 * np.sum(truth & found) / max(size, 1))}
     if 0 < np.sum(truth) < len(truth):
       scores['auc'] = roc_auc(truth, margin)
+      scores['average_precision'] = average_precision(truth, margin)
     return scores

@@ -92,13 +92,46 @@ def test_two_classes_have_scores_of_all_examples():
   want = {
     'f1': sklearn_metrics.f1_score(label, logits.argmax(1)),
     'auc': sklearn_metrics.roc_auc_score(label, share),
+    'average_precision': sklearn_metrics.average_precision_score(label, share),
+    'brier': 2 * sklearn_metrics.brier_score_loss(label, share),
   }
   task = TASKS['multiclass'](num_outputs=2)
-  assert task.scores_of_all(logits, label) == pytest.approx(want)
-  assert task.scores_of_all(logits, 0 * label) == {'f1': 0.0}
-  for name in TASKS:
+  found = task.scores_of_all(logits, label)
+  assert 0 < found.pop('ece') < 1  # Its value is tested with the metric.
+  assert found == pytest.approx(want)
+  assert set(task.scores_of_all(logits, 0 * label)) == {'ece', 'brier', 'f1'}
+  for name in ('multiclass', 'regression'):
     logits, batch = make_batch(name)
-    assert make(name).scores_of_all(logits, batch['label']) == {}
+    more = {'ece', 'brier'} if name == 'multiclass' else set()
+    assert set(make(name).scores_of_all(logits, batch['label'])) == more
+
+
+def test_labels_have_scores_of_all_examples():
+  logits, batch = make_batch('multilabel')
+  label, task = batch['label'], make('multilabel')
+  logits[:5] = 0.5
+  want = {
+    'macro_auc': sklearn_metrics.roc_auc_score(label, logits),
+    'macro_average_precision': sklearn_metrics.average_precision_score(label, logits),
+  }
+  assert task.scores_of_all(logits, label) == pytest.approx(want)
+  # A label that nobody or everybody has is left out.
+  label, logits = (np.insert(array, (0, 2), 1, axis=1) for array in (label, logits))
+  label[:, 0] = 0
+  assert task.scores_of_all(logits, label) == pytest.approx(want)
+  assert task.scores_of_all(logits, 0 * label) == {}
+
+
+def test_weighted_classes_of_labels():
+  logits, batch = make_batch('multilabel')
+  weights = np.random.default_rng(1).uniform(0.5, 2, (C, 2)).astype(np.float32)
+  task = TASKS['multilabel'](C, tuple(map(tuple, weights.tolist())))
+  want = np.zeros(SIZE)
+  for k in range(C):
+    present = batch['label'][:, k].astype(int)
+    margin = (2 * present - 1) * logits[:, k].astype(np.float64)
+    want += weights[k, present] * np.log1p(np.exp(-margin)) / C
+  np.testing.assert_allclose(task.loss(jnp.asarray(logits), batch), want, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', TASKS)

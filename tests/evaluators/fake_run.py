@@ -34,6 +34,7 @@ class FakeRun:
   timed: bool = False
   blocks: tuple[str, ...] = ()  # Of the dear path, or of a model without paths.
   stalled: float = 0.0  # Share of the examples that the first one does not solve.
+  fusion: str = ''  # Of a model that is not gated: energy or evidence of both paths.
 
   @property
   def outputs(self) -> int:
@@ -93,6 +94,8 @@ class FakeRun:
     alone[dear] = dataclasses.replace(
       alone[dear], solver=solver, unspent_macs={'': unspent} if solver else {}
     )
+    if self.fusion:
+      return {'main': self._fused(ids, label, logits)}
     if not self.gated:
       return {'main': alone[dear]}
     main = Predictions(ids, label, mixed, logits, weights, {'stage': 'main'})
@@ -104,6 +107,33 @@ class FakeRun:
     if self.gate_logits:
       main = dataclasses.replace(main, gate_logits=gate_logits, paths=gate_paths)
     return {**alone, 'main': main}
+
+  def _fused(self, ids, label, logits) -> Predictions:
+    """Votes of both paths, by energy (QMF) or by evidence (TMC)."""
+    about = {'stage': 'main'}
+    if self.fusion == 'energy':
+      weights = {p: np.log(np.exp(x).sum(-1)) / 10 for p, x in logits.items()}
+      fused = sum(weights[path][..., None] * logits[path] for path in logits)
+      return Predictions(ids, label, fused, logits, weights, about)
+    first, second = (np.log1p(np.exp(x)) for x in logits.values())
+    sums = {path: np.log1p(np.exp(x)).sum(-1) for path, x in logits.items()}
+    vacuity = {path: self.outputs / (self.outputs + s) for path, s in sums.items()}
+    fused = first + second + first * second / self.outputs
+    belief, other = (
+      of / (self.outputs + of.sum(-1, keepdims=True)) for of in (first, second)
+    )
+    conflict = belief.sum(-1) * other.sum(-1) - (belief * other).sum(-1)
+    evidence = {f'vacuity/{path}': left for path, left in vacuity.items()}
+    evidence |= {'vacuity': self.outputs / (self.outputs + fused.sum(-1))}
+    return Predictions(
+      ids,
+      label,
+      np.log1p(fused),
+      {path: np.log1p(np.log1p(np.exp(x))) for path, x in logits.items()},
+      {path: 1 - left for path, left in vacuity.items()},
+      about,
+      evidence=evidence | {'conflict': conflict},
+    )
 
   def _solver(self, rng) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What the solvers of all blocks say, and the MACs that they left unspent."""

@@ -21,14 +21,17 @@ from fake_run import (
   FakeRun,
 )
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy import special, stats
 from sklearn import metrics
 
 from jdyn import report as command
 from jdyn.data.dataset import DataError
 from jdyn.evaluators.budget import calibrate, spend, spend_blindly
+from jdyn.evaluators.calibration import fit_temperature
+from jdyn.evaluators.confidence import static_counterpart
 from jdyn.evaluators.report import curve, scores, solver, write_report
 from jdyn.evaluators.report.run import read_run
+from jdyn.metrics.selective import selective_scores
 from jdyn.tasks import Multiclass, Multilabel, Regression
 
 VOID = {'meta', 'br', 'link', 'img'}
@@ -47,6 +50,8 @@ RUNS = {
   'regression': FakeRun(task='regression', class_names=(), blocks=('fused', 'text')),
   'equilibrium': FakeRun(gated=False, blocks=('fused', '<b>text'), stalled=0.1),
   'one_epoch': FakeRun(epochs=1, gated=False),
+  'energy': FakeRun(gated=False, fusion='energy', paths=NASTY_PATHS),
+  'evidence': FakeRun(gated=False, fusion='evidence', paths=NASTY_PATHS, seeds=(7,)),
 }
 
 
@@ -94,9 +99,13 @@ class Page(HTMLParser):
     if 'td' in self.open or 'th' in self.open:
       self.tables[-1][-1][-1] += data
 
-  def table(self, corner: str) -> dict[str, dict[str, str]]:
-    """The first table with this upper left cell: cells by row and column name."""
-    header, *rows = next(t for t in self.tables if t[0][0] == corner)
+  def table(self, corner: str, column: str = '') -> dict[str, dict[str, str]]:
+    """The first table with this upper left cell: cells by row and column name.
+
+    Where several tables have that cell, `column` is one that they do not share.
+    """
+    fits = (t for t in self.tables if t[0][0] == corner)
+    header, *rows = next(t for t in fits if not column or column in t[0])
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 
@@ -165,13 +174,98 @@ def test_names_are_text_and_not_markup(made):
 
 def test_sections_follow_the_kind_of_run(made):
   gated, static = Page(made('gated')[2]), Page(made('static_labels')[2])
-  assert len(gated.plots) == 3 * 2 + 4
+  assert len(gated.plots) == 3 * 2 + 4 + 2
   assert len(static.plots) == 2 + 1
   assert 'Confusion on the test split' in gated.plots
   assert 'F1 by label on the test split' in static.plots
   regression = Page(made('regression')[2]).plots
   assert 'Prediction against truth on the test split' in regression
   assert 'Gate usage by class' not in regression
+
+
+def test_sections_of_judged_confidence_are_there_where_data_are(made):
+  honest, trust = {'Reliability', 'Risk against coverage'}, 'Weights on the test split'
+  for name, run in RUNS.items():
+    plots = {
+      title.removesuffix(f' [{STAND_IN}]') for title in Page(made(name)[2]).plots
+    }
+    assert honest <= plots if run.task == 'multiclass' else not honest & plots
+    assert (trust in plots) == bool(run.fusion)
+    assert ({'Vacuity', 'Conflict'} <= plots) == (run.fusion == 'evidence')
+
+
+def test_calibration_table(made):
+  _, predictions, text = made('energy')
+  table = Page(text).table('model', 'NLL')
+  valid, test = predictions['main']['valid'], predictions['main']['test']
+  assert len(table) == 2 * 3
+  for name in ('made_up', *NASTY_PATHS):
+    fitted, judged = (of.expert_logits.get(name, of.logits) for of in (valid, test))
+    temperatures = [fit_temperature(one, valid.label) for one in fitted]
+    scaled = judged / np.array(temperatures)[:, None, None]
+    before, after = table[f'{name} as trained'], table[f'{name} at its temperature']
+    for row, logits in ((before, judged), (after, scaled)):
+      chances = special.softmax(logits.astype(np.float64), axis=-1)
+      nll = [metrics.log_loss(test.label, one, labels=range(3)) for one in chances]
+      assert numbers(row['NLL']) == pytest.approx(t_interval(nll), abs=6e-5)
+    assert before['temperature'] == after['AURC'] == '-'
+    want = t_interval(temperatures)
+    assert numbers(after['temperature']) == pytest.approx(want, abs=6e-5)
+    found = [
+      selective_scores(one.max(-1), one.argmax(-1) == test.label)
+      for one in special.softmax(judged.astype(np.float64), axis=-1)
+    ]
+    assert numbers(before['E-AURC'])[0] == pytest.approx(
+      np.mean([scores['e_aurc'] for scores in found]), abs=6e-5
+    )
+
+
+def test_weights_table(made):
+  _, predictions, text = made('energy')
+  page, test = Page(text), predictions['main']['test']
+  table, task = page.table('expert'), Multiclass(num_outputs=3)
+  terms = []
+  for name in NASTY_PATHS:
+    weight, row = test.weights[name], table[name]
+    loss = np.stack(
+      [task.loss(one, {'label': test.label}) for one in test.expert_logits[name]]
+    )
+    pairs = list(zip(weight, loss, strict=True))
+    assert numbers(row['weight'])[0] == pytest.approx(weight.mean(), abs=6e-5)
+    assert numbers(row['negative'])[0] == pytest.approx(
+      100 * (weight < 0).mean(), abs=0.06
+    )
+    covariance = np.mean([np.cov(*pair, ddof=0)[0, 1] for pair in pairs])
+    assert numbers(row['covariance'])[0] == pytest.approx(covariance, abs=6e-5)
+    tau = np.mean([stats.kendalltau(*pair).statistic for pair in pairs])
+    assert numbers(row['kendall'])[0] == pytest.approx(tau, abs=6e-4)
+    terms.append(covariance)
+  assert numbers(table['sum']['covariance'])[0] == pytest.approx(sum(terms), abs=6e-5)
+  static = static_counterpart(test)
+  gain = np.mean(test.logits.argmax(-1) == test.label) - np.mean(
+    static.logits.argmax(-1) == test.label
+  )
+  row = page.table('dynamic minus static')['right answers (%)']
+  assert float(row['difference']) == pytest.approx(100 * gain, abs=0.006)
+
+
+def test_evidence_table(made):
+  _, predictions, text = made('evidence')
+  page, test = Page(text), predictions['main']['test']
+  table = page.table('evidence')
+  assert set(table) == {
+    'conflict',
+    'vacuity',
+    *(f'vacuity/{name}' for name in NASTY_PATHS),
+  }
+  wrong = test.logits[0].argmax(-1) != test.label
+  for name, row in table.items():
+    values = test.evidence[name][0]
+    assert float(row['mean']) == pytest.approx(values.mean(), abs=6e-5)
+    assert float(row['where wrong']) == pytest.approx(values[wrong].mean(), abs=6e-5)
+    want = metrics.roc_auc_score(wrong, values)
+    assert float(row['AUROC of errors']) == pytest.approx(want, abs=6e-5)
+  assert 'no static fusion of the same mean weights' in page.text
 
 
 def test_result_table_over_seeds(made):

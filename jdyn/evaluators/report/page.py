@@ -1,17 +1,25 @@
 """The page itself: sections of tables and plots, in one HTML text."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 
 from jdyn.evaluators.predictions import convergence_warning
-from jdyn.evaluators.report import curve, plots, scores, solver
+from jdyn.evaluators.report import (
+  calibration,
+  confidence,
+  curve,
+  evidence,
+  markup,
+  plots,
+  scores,
+  solver,
+)
 from jdyn.evaluators.report.run import Run, Stage
 from jdyn.evaluators.tables import latency_table
-from jdyn.tasks import Multiclass, Multilabel, Regression, Task
+from jdyn.tasks import Multiclass, Multilabel, Regression
 
 _STAND_IN = 'synthetic stand-in'
 
@@ -83,6 +91,9 @@ class _Page:
       self._routed(),
       self._mistakes(),
       self._solvers(),
+      calibration.section(self._run, self._figure),
+      confidence.section(self._run, self._figure),
+      evidence.section(self._run, self._figure),
       self._curves(),
       self._config(),
     ]
@@ -103,17 +114,17 @@ class _Page:
       'task': type(run.task).__name__.lower(),
       'model': run.model,
       'seeds': ', '.join(map(str, self._main.seeds)),
-      **{name: _plain(value) for name, value in run.environment.items()},
+      **{name: markup.plain(value) for name, value in run.environment.items()},
     }
-    parts = [_facts(facts)]
+    parts = [markup.facts(facts)]
     if run.origin == _STAND_IN:
       parts.insert(
         0,
         '<p class="alarm">SYNTHETIC STAND-IN: the data are made up. Nothing on this '
         f'page says anything about the real {escape(run.dataset)}.</p>',
       )
-    hashes = _facts(run.hashes) if run.hashes else '<p>No files were read.</p>'
-    parts.append(_details('SHA-256 of the data files', hashes))
+    hashes = markup.facts(run.hashes) if run.hashes else '<p>No files were read.</p>'
+    parts.append(markup.details('SHA-256 of the data files', hashes))
     return '\n'.join(parts)
 
   def _collapse(self) -> str:
@@ -148,11 +159,11 @@ class _Page:
       else 'One seed: in brackets the 95 % Wilson interval over the examples, for '
       'scores that are shares of examples. It says nothing about other seeds.'
     )
-    return _section(
+    return markup.section(
       'Results',
       f'<h3>Test, {self._size("test")} examples</h3>',
       self._result_table('test'),
-      _details(
+      markup.details(
         f'Validation, {self._size("valid")} examples', self._result_table('valid')
       ),
       f'<p class="note">{kind} MACs: multiply-accumulates that an example needs on '
@@ -165,8 +176,8 @@ class _Page:
   def _result_table(self, split: str) -> str:
     task = self._run.task
     # The score that counts comes first. The loss of a regression is its error.
-    more = sorted(set(self._main.scores[split]['model']) - set(task.score_names))
-    names = [*task.score_names, *more]
+    more = set(self._main.scores[split]['model']) - set(task.score_names)
+    names = [*task.score_names, *sorted(more - set(calibration.SHOWN))]
     names.sort(key=lambda name: name != task.main_score)
     if isinstance(task, Regression):
       names.remove('loss')
@@ -178,13 +189,13 @@ class _Page:
       for name in names:
         known = name in row.scores
         found = scores.estimate(row.scores[name], shares.get(name)) if known else None
-        score_cells.append(_cell(found, name))
-      macs = '-' if row.macs is None else _count(float(np.mean(row.macs)))
+        score_cells.append(markup.cell(found, name))
+      macs = '-' if row.macs is None else markup.count(float(np.mean(row.macs)))
       parameters = '-' if row.parameters is None else f'{row.parameters:,}'
       cells = [name_cell, score_cells[0], macs, *score_cells[1:], parameters]
       rows.append((cells, row.kind == 'model'))
-    labels = [score_label(name) for name in names]
-    return _table(['model', labels[0], 'MACs', *labels[1:], 'parameters'], rows)
+    labels = [markup.score_label(name) for name in names]
+    return markup.table(['model', labels[0], 'MACs', *labels[1:], 'parameters'], rows)
 
   def _model_name(self, row: scores.Row) -> str:
     if row.kind != 'model':
@@ -196,7 +207,7 @@ class _Page:
     if not self._main.paths:
       return ''
     task, name = self._run.task, self._run.task.main_score
-    factor, maximize = _factor(name), task.higher_is_better(name)
+    factor, maximize = markup.factor(name), task.higher_is_better(name)
     static = scores.static_rows(self._run, 'test')
     gated = scores.result_rows(self._run, 'test')[-1]
     label = self._main.predictions['test'].label
@@ -211,9 +222,9 @@ class _Page:
     hull = scores.random_routing(costs, means, maximize)
     dial = curve.points(self._main, task)
     figure = self._figure(
-      f'Test {score_label(name)} against cost',
+      f'Test {markup.score_label(name)} against cost',
       plots.score_by_cost(
-        score_label(name),
+        markup.score_label(name),
         points,
         ([costs[k] for k in hull], [means[k] for k in hull]),
         (scores.estimate(gated.macs), score(gated)),
@@ -226,18 +237,20 @@ class _Page:
       size=(5.2, 3.8),
     )
     random, gain = scores.gain_over_random(static, gated, name, maximize)
+    reached = markup.number(np.mean(gated.scores[name]), name)
+    gained = f'<strong>{markup.number(gain.mean, name, "+")}</strong>'
     verdict = (
-      f'Test {score_label(name)} at {_count(float(np.mean(gated.macs)))} MACs per '
-      f'example: gated model {_number(np.mean(gated.scores[name]), name)}, random '
-      f'routing {_number(random.mean, name)}, difference '
-      f'<strong>{_number(gain.mean, name, "+")}</strong> {_interval(gain, name)}'
+      f'Test {markup.score_label(name)} at '
+      f'{markup.count(float(np.mean(gated.macs)))} MACs per example: gated model '
+      f'{reached}, random routing {markup.number(random.mean, name)}, difference '
+      f'{gained} {markup.interval(gain, name)}'
     ).rstrip()
     how = (
       'Differences are taken seed by seed, with their 95 % interval (Student t).'
       if self._several
       else 'One seed: no interval.'
     )
-    return _section(
+    return markup.section(
       'Accuracy against cost',
       figure,
       f'<p>{verdict}. <small>{how}</small></p>',
@@ -252,9 +265,9 @@ class _Page:
     rows = [
       (
         [
-          _count(at.budget),
-          _cell(at.score, name),
-          _count(at.delivered),
+          markup.count(at.budget),
+          markup.cell(at.score, name),
+          markup.count(at.delivered),
           self._deviation(at.deviations),
           self._deviation(at.blind_deviations),
         ],
@@ -262,13 +275,19 @@ class _Page:
       )
       for at in points
     ]
-    header = ['budget', score_label(name), 'delivered', 'off by', 'without ledger']
+    header = [
+      'budget',
+      markup.score_label(name),
+      'delivered',
+      'off by',
+      'without ledger',
+    ]
     return (
       '<p>The gated model at a budget, in MACs per example. Prices of the paths come '
       'from the validation split; a ledger of what earlier examples cost corrects them '
       'on test. Beside it, by how much the prices alone would be off.'
       + '</p>'
-      + _table(header, rows)
+      + markup.table(header, rows)
     )
 
   def _deviation(self, shares: Sequence[float]) -> str:
@@ -288,18 +307,18 @@ class _Page:
       {path: main.path_macs[path] for path in main.paths},
       main.total_macs,
     )
-    return _section(
+    return markup.section(
       'Measured time',
       f'<p>Milliseconds per example on {escape(latency.device)}, inputs at hand there, '
       'seed '
       f'{latency.seed}: everything computed (dense), all examples on one path, and the '
       'paths in the shares that the gate gives them on the validation split (gated), '
       'run as the policy says.</p>',
-      _table(header, [(map(escape, row), False) for row in rows]),
+      markup.table(header, [(map(escape, row), False) for row in rows]),
       '<p class="note">Realised is the share of the ceiling: (dense time / gated time) '
       '/ (dense MACs / executed MACs). At 100 % the time saved is all that the '
       'multiply-accumulates promise; what they do not count, as reading memory, may '
-      f'push it to either side. {escape(_plain(latency.versions))}</p>',
+      f'push it to either side. {escape(markup.plain(latency.versions))}</p>',
     )
 
   def _gate(self) -> str:
@@ -328,29 +347,29 @@ class _Page:
           size=plots.columns_size(len(names)),
         )
       )
-    return _section('What the gate chooses', _plots(figures))
+    return markup.section('What the gate chooses', markup.grid(figures))
 
   def _routed(self) -> str:
     """How right each path is where the gate sends examples."""
     main, task = self._main, self._run.task
     if not main.paths:
       return ''
-    name, what = _example_score(task)
+    name, what = scores.example_score_name(task)
     rows = []
     for row in scores.routed_rows(main, 'test', task):
       cells = [escape(row.path), f'{row.count:,.0f}<small>{row.share:.1%}</small>']
       for path, found in row.scores.items():
-        cell = _cell(found, name)
+        cell = markup.cell(found, name)
         cells.append(f'<mark>{cell}</mark>' if path == row.path else cell)
       rows.append((cells, False))
-    columns = [f'{path} {score_label(name)}' for path in main.paths]
-    return _section(
+    columns = [f'{path} {markup.score_label(name)}' for path in main.paths]
+    return markup.section(
       'Does the gate find the examples that need more?',
       f'<p>{what}, of every path (columns), on the test examples that the gate sends '
       'to each path (rows); marked is the path that they get. The gate finds the '
       'right examples if a dear path gains more over a cheap one in its own row than '
       'in the others.</p>',
-      _table(['sent to', 'examples', *columns], rows),
+      markup.table(['sent to', 'examples', *columns], rows),
     )
 
   def _mistakes(self) -> str:
@@ -384,7 +403,7 @@ class _Page:
         plots.truth_and_prediction(truth.ravel(), values.ravel()),
         'All seeds.' if self._several else 'One seed.',
       )
-    return _section('Mistakes of the main model', _plots([figure]))
+    return markup.section('Mistakes of the main model', markup.grid([figure]))
 
   def _solvers(self) -> str:
     """How the blocks of equilibrium models converge."""
@@ -406,17 +425,17 @@ class _Page:
         ]
         rows.append((cells, False))
       parts += [f'<h3>Path {escape(path)}</h3>'] if path else []
-      parts.append(_plots(self._block_figures(path, blocks, tol)))
+      parts.append(markup.grid(self._block_figures(path, blocks, tol)))
     whom = 'the test examples' + (' of all seeds' if self._several else '')
     if self._main.paths:
       whom += ', whether or not the gate sends them there'
     header = ['block', 'steps', '95th percentile', 'most', 'converged', 'residual']
-    return _section(
+    return markup.section(
       'Fixed points',
       f'<p>Steps that solvers took on {whom}: their mean, 95th percentile and the most '
       'that max_steps allows; then how many examples came below the tolerance, and the '
       'median residual.</p>',
-      _table(header, rows),
+      markup.table(header, rows),
       *parts,
     )
 
@@ -425,7 +444,7 @@ class _Page:
   ) -> list[str]:
     """The plots of one path's blocks."""
     task, owner = self._run.task, path or self._run.model
-    name, what = _example_score(task)
+    name, what = scores.example_score_name(task)
     bins = solver.by_steps(self._main.predictions['test'], task, path, blocks)
     kind = 'Student t' if isinstance(task, Regression) else 'Wilson'
     once = 'an example counts once per bin, with its mean over seeds'
@@ -445,8 +464,8 @@ class _Page:
         size,
       ),
       self._figure(
-        f'{owner}: {score_label(name)} by steps',
-        solver.score_by_steps(bins, score_label(name), _factor(name)),
+        f'{owner}: {markup.score_label(name)} by steps',
+        solver.score_by_steps(bins, markup.score_label(name), markup.factor(name)),
         f'{what} by the steps of all blocks together, with 95 % intervals over the '
         f'examples ({kind}{"; " + once if self._several else ""}).',
         size,
@@ -466,21 +485,21 @@ class _Page:
           'All terms of the objective as they are weighted.',
         ),
         self._figure(
-          f'{stage.name}: validation {_score_name(stage.select)}',
+          f'{stage.name}: validation {markup.score_name(stage.select)}',
           plots.curve(
-            _factor(stage.select) * stage.valid[stage.select],
-            score_label(stage.select),
+            markup.factor(stage.select) * stage.valid[stage.select],
+            markup.score_label(stage.select),
             stage.best_epoch,
           ),
           f'Best epoch: {_best_epochs(stage)}. It is the one that is scored above.',
         ),
       ]
-      parts += [f'<h3>Stage {escape(stage.name)}</h3>', _plots(figures)]
-    return _section('Training', *parts or ['<p>Converted from a checkpoint.</p>'])
+      parts += [f'<h3>Stage {escape(stage.name)}</h3>', markup.grid(figures)]
+    return markup.section('Training', *parts or ['<p>Converted from a checkpoint.</p>'])
 
   def _config(self) -> str:
     text = json.dumps(self._run.config, indent=2, sort_keys=True)
-    return _details('Config', f'<pre>{escape(text)}</pre>')
+    return markup.details('Config', f'<pre>{escape(text)}</pre>')
 
   def _class_names(self) -> Sequence[str]:
     return self._run.class_names
@@ -499,106 +518,8 @@ class _Page:
     return f'<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def _example_score(task: Task) -> tuple[str, str]:
-  """The name of what `scores.example_scores` gives, and in words."""
-  if isinstance(task, Regression):
-    return 'mae', 'Mean absolute error'
-  if isinstance(task, Multilabel):
-    return 'example_f1', 'F1 of the labels of an example'
-  return 'accuracy', 'Accuracy'
-
-
-def score_label(name: str) -> str:
-  """A score's name for readers, with its unit."""
-  return _score_name(name) + (' (%)' if _factor(name) == 100 else '')
-
-
-def _score_name(name: str) -> str:
-  for short in ('f1', 'mae', 'auc'):
-    name = name.replace(short, short.upper())
-  return name.replace('_', ' ')
-
-
-def _factor(name: str) -> int:
-  """Accuracies and F1 are shown in percent, everything else as it is."""
-  return 100 if 'acc' in name or 'f1' in name else 1
-
-
-def _number(value: float, name: str, sign: str = '') -> str:
-  """A score with the digits that a reader needs; `sign` '+' always shows the sign."""
-  factor = _factor(name)
-  return f'{value * factor:{sign}.{2 if factor == 100 else 4}f}'
-
-
-def _cell(found: scores.Estimate | None, name: str) -> str:
-  """A score, and below it its interval if it has one."""
-  if found is None:
-    return '-'
-  ends = _interval(found, name)
-  return _number(found.mean, name) + (f'<small>{ends}</small>' if ends else '')
-
-
-def _interval(found: scores.Estimate, name: str) -> str:
-  if found.low is None:
-    return ''
-  return f'[{_number(found.low, name)}, {_number(found.high, name)}]'
-
-
-def _count(value: float) -> str:
-  """A number of operations in thousands, millions or billions."""
-  for unit, scale in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
-    if value >= scale:
-      return f'{value / scale:.3g} {unit}' if value < 999.5 * scale else f'{value:,.0f}'
-  return f'{value:.0f}'
-
-
 def _best_epochs(stage: Stage) -> str:
   return ', '.join(
     f'{epoch} (seed {seed})'
     for seed, epoch in zip(stage.seeds, stage.best_epoch, strict=True)
   )
-
-
-def _plain(value: Any) -> str:
-  """A JSON value on one line."""
-  if isinstance(value, Mapping):
-    return ', '.join(f'{name} {_plain(item)}' for name, item in value.items())
-  if isinstance(value, list):
-    return ', '.join(map(_plain, value))
-  return str(value)
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-  """A table of names and texts, both escaped."""
-  rows = ''.join(
-    f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(text))}</td></tr>'
-    for name, text in facts.items()
-  )
-  return f'<div class="scroll"><table class="facts">{rows}</table></div>'
-
-
-def _table(header: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]]) -> str:
-  """A table; the header is escaped here, the cells are markup, some rows stand out."""
-  head = ''.join(f'<th scope="col">{escape(name)}</th>' for name in header)
-  body = ''.join(
-    f'<tr{" class=strong" if strong else ""}>'
-    + ''.join(f'<td>{cell}</td>' for cell in cells)
-    + '</tr>\n'
-    for cells, strong in rows
-  )
-  return (
-    f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
-    f'<tbody>\n{body}</tbody></table></div>'
-  )
-
-
-def _section(title: str, *parts: str) -> str:
-  return f'<section>\n<h2>{escape(title)}</h2>\n' + '\n'.join(parts) + '\n</section>'
-
-
-def _details(summary: str, content: str) -> str:
-  return f'<details><summary>{escape(summary)}</summary>\n{content}</details>'
-
-
-def _plots(figures: Sequence[str]) -> str:
-  return '<div class="plots">' + '\n'.join(figures) + '</div>'

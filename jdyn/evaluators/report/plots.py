@@ -16,6 +16,7 @@ from jdyn.evaluators.report.scores import Estimate
 # Okabe and Ito's colours, which people with colour blindness can tell apart.
 _PATHS = ('#56B4E9', '#E69F00', '#009E73', '#CC79A7', '#F0E442', '#999999')
 _LINE, _MODEL = '#0072B2', '#D55E00'
+_COLUMNS = 40  # Of a histogram.
 # Stands for the page's text colour, which Matplotlib cannot name.
 _INK = '#010203'
 
@@ -108,7 +109,7 @@ def usage_by_epoch(shares: Mapping[str, np.ndarray]) -> Painter:
       axes.set_xlim(epochs[0], epochs[-1])
       axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlabel='epoch', ylabel='validation examples (%)', ylim=(0, 100))
-    _legend_below(axes)
+    legend_below(axes)
 
   return paint
 
@@ -124,7 +125,7 @@ def usage_by_class(names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Pa
   def paint(axes: Axes) -> None:
     _stack(axes, names, shares)
     axes.set(ylabel='test examples (%)', ylim=(0, 100), xlabel='true class')
-    _legend_below(axes)
+    legend_below(axes)
 
   return paint
 
@@ -255,7 +256,7 @@ def score_by_cost(
     axes.xaxis.set_major_formatter(EngFormatter(sep=''))
     axes.margins(x=0.12, y=0.2)
     axes.set(xlabel='multiply-accumulates per example', ylabel=label)
-    _legend_below(axes)
+    legend_below(axes)
 
   return paint
 
@@ -273,6 +274,23 @@ def _point(axes: Axes, x: Estimate, y: Estimate, marker: str, color: str, name: 
   )
 
 
+def histograms(values: Mapping[str, np.ndarray], label: str) -> Painter:
+  """Share of the examples by a quantity, of all seeds; one outline per name."""
+
+  def paint(axes: Axes) -> None:
+    low = min(found.min() for found in values.values())
+    high = max(found.max() for found in values.values())
+    edges = np.histogram_bin_edges([], _COLUMNS, range=(low, high))
+    for color, (name, found) in zip(colors(len(values)), values.items(), strict=True):
+      share = 100 * np.histogram(found, edges)[0] / found.size
+      axes.stairs(share, edges, color=color, fill=True, alpha=0.2)
+      axes.stairs(share, edges, color=color, label=name, linewidth=1.4)
+    axes.set(xlabel=label, ylabel='test examples (%)')
+    legend_below(axes)
+
+  return paint
+
+
 def colors(count: int) -> list[str]:
   """One colour per path, or whatever a plot tells apart; they repeat after six."""
   return [_PATHS[k % len(_PATHS)] for k in range(count)]
@@ -285,5 +303,6 @@ def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
   axes.set_xticks(np.arange(len(names)), names, rotation=90 if upright else 0)
 
 
-def _legend_below(axes: Axes) -> None:
+def legend_below(axes: Axes) -> None:
+  """The legend under the axes, in two columns."""
   axes.figure.legend(loc='outside lower center', ncols=2)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jdyn.evaluators.predictions import Predictions, macs_by_path
+from jdyn.evaluators.predictions import Predictions, macs_by_path, per_example
 from jdyn.evaluators.report.run import Run, Stage
 from jdyn.metrics.interval import summarize, wilson
-from jdyn.tasks import Multiclass, Regression, Task
+from jdyn.tasks import Multiclass, Multilabel, Regression, Task
 
 COLLAPSE = 0.01
 """The gate has collapsed where a path gets less than this share, or all but this."""
@@ -199,9 +199,17 @@ def example_scores(task: Task, predictions: Predictions, path: str = '') -> np.n
   absolute error in units of the label (regression).
   """
   score = task.loss if isinstance(task, Regression) else task.correct
-  batch = {'label': predictions.label}
   logits = predictions.expert_logits[path] if path else predictions.logits
-  return np.stack([np.asarray(score(one_seed, batch)) for one_seed in logits])
+  return per_example(score, logits, predictions.label)
+
+
+def example_score_name(task: Task) -> tuple[str, str]:
+  """The name of what `example_scores` gives, and in words."""
+  if isinstance(task, Regression):
+    return 'mae', 'Mean absolute error'
+  if isinstance(task, Multilabel):
+    return 'example_f1', 'F1 of the labels of an example'
+  return 'accuracy', 'Accuracy'
 
 
 def class_usage(stage: Stage, split: str) -> np.ndarray:
