@@ -14,7 +14,7 @@ DATASETS = {
   'avmnist': {},
   'brca': dict(valid_fraction=0.2, split_seed=0, scaling='published'),
   'digits': dict(valid_fraction=0.15, test_fraction=0.25, split_seed=0),
-  'fastmri': dict(image_size=320),
+  'fastmri': dict(image_size=320, balance='loss'),
   'mimic': dict(task='mortality', standardise='train'),
   'mmimdb': dict(nan_rows='zero'),
   'mosei': dict(

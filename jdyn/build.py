@@ -286,6 +286,10 @@ class _Builder:
     self._task = _make(
       'task', TASKS, {'name': spec.task, 'num_outputs': spec.num_outputs}
     )
+    # Training may weigh classes, scores do not.
+    self._weighted = self._task
+    if spec.class_weights:
+      self._weighted = dataclasses.replace(self._task, class_weights=spec.class_weights)
 
   def stage(self, config: ConfigDict, name: str) -> Stage:
     """The stage of `config` and those of its experts."""
@@ -494,9 +498,9 @@ class _Builder:
         f'{name}: loss.annealing_epochs={loss.annealing_epochs} must be greater than 0.'
       )
     if loss.supervised:
-      terms['supervised'] = LOSSES['supervised'](self._task)
+      terms['supervised'] = LOSSES['supervised'](self._weighted)
     if loss.per_expert:
-      terms['per_expert'] = LOSSES['per_expert'](self._task, factors)
+      terms['per_expert'] = LOSSES['per_expert'](self._weighted, factors)
     if loss.informativeness:
       terms['informativeness'] = LOSSES['informativeness'](factors)
     if loss.confidence:

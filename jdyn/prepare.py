@@ -1,6 +1,8 @@
 """Builds datasets that nobody may pass on, from parts that everybody may fetch.
 
 `python -m jdyn.prepare avmnist --mnist DIR --fsdd DIR --out DIR`
+`python -m jdyn.prepare fastmri --volumes DIR --annotations knee.csv
+  --files knee_file_list.csv --out DIR`
 """
 
 import argparse
@@ -15,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(prog='python -m jdyn.prepare', description=__doc__)
   commands = parser.add_subparsers(dest='dataset', required=True)
   _add_avmnist(commands)
+  _add_fastmri(commands)
   options = parser.parse_args(arguments)
   # Imports wait until here, so that --help is quick.
   from jdyn.data.dataset import DataError
@@ -83,9 +86,52 @@ def _avmnist(options: argparse.Namespace) -> None:
   )
   start = time.monotonic()
   prepare_avmnist(options.mnist, options.fsdd, options.out, recipe, _ProgressLine())
-  size = sum(path.stat().st_size for path in options.out.rglob('*') if path.is_file())
-  seconds = time.monotonic() - start
-  text = f'{options.out}: {size / 2**20:.0f} MiB in {seconds:.0f} s'
+  _report(options.out, start)
+
+
+def _add_fastmri(commands: argparse._SubParsersAction) -> None:
+  parser = commands.add_parser(
+    'fastmri',
+    help='slices of fastMRI knees, with the findings of fastMRI+',
+    description='Cuts single-coil knee volumes into one file per slice and splits '
+    'them 70/15/15 by volume.',
+  )
+  add = parser.add_argument
+  add(
+    '--volumes',
+    type=Path,
+    required=True,
+    help='folder of singlecoil_train and singlecoil_val, or of their files',
+  )
+  add('--annotations', type=Path, required=True, help='knee.csv of fastMRI+')
+  add('--files', type=Path, required=True, help='knee_file_list.csv of fastMRI+')
+  add('--out', type=Path, required=True, help='folder to create')
+  parser.set_defaults(run=_fastmri)
+
+
+def _fastmri(options: argparse.Namespace) -> None:
+  from jdyn.data.prepare_fastmri import prepare_fastmri
+
+  start = time.monotonic()
+  counts = prepare_fastmri(
+    options.volumes,
+    options.annotations,
+    options.files,
+    options.out,
+    progress=_ProgressLine(),
+  )
+  _report(options.out, start)
+  print(
+    '{slices} slices of {volumes} volumes; left out: {absent} listed but absent, '
+    '{wide} too wide, {unlisted} not listed'.format(**counts),
+    file=sys.stderr,
+  )
+
+
+def _report(out: Path, start: float) -> None:
+  """Overwrites the line of progress with the size of what was built."""
+  size = sum(path.stat().st_size for path in out.rglob('*') if path.is_file())
+  text = f'{out}: {size / 2**20:.0f} MiB in {time.monotonic() - start:.0f} s'
   print(f'\r{text:<60}', file=sys.stderr)
 
 
@@ -93,12 +139,16 @@ class _ProgressLine:
   """One line on stderr, rewritten in place at most ten times a second."""
 
   def __init__(self):
-    self._due = 0.0
+    self._due, self._what, self._start = 0.0, '', 0.0
 
   def __call__(self, what: str, done: int, total: int) -> None:
-    if done == total or time.monotonic() >= self._due:
-      self._due = time.monotonic() + 0.1
-      text = f'{what} {done}/{total}'
+    now = time.monotonic()
+    if what != self._what:
+      self._what, self._start = what, now
+    if done == total or now >= self._due:
+      self._due = now + 0.1
+      left = (now - self._start) * (total - done) / done if done else 0
+      text = f'{what} {done}/{total}' + (f', {left:.0f} s left' if left else '')
       print(f'\r{text:<60}', end='', file=sys.stderr, flush=True)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import math
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from jdyn.models import MODELS
 from jdyn.training.programs import hparams_at
 from jdyn.training.state import init_state
 from jdyn.training.step import train_step
+from jdyn.typing import Outputs
 
 FOLDER = Path(base.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem != 'base')
@@ -223,6 +225,19 @@ def test_a_config_that_cannot_run_is_refused_with_its_key(change, message):
 
   with pytest.raises(ValueError, match=message):
     make()
+
+
+def test_training_weighs_classes_and_scores_do_not():
+  config = _config('mmimdb_text')
+  spec = dataclasses.replace(
+    _spec(build.source(config)), class_weights=((1.0, 3.0),) * 23
+  )
+  stage = build.stage(config, spec)
+  batch = {'label': jnp.ones((2, 23)), 'mask': jnp.ones(2)}
+  outputs, term = Outputs(jnp.zeros((2, 23))), stage.terms['supervised']
+  weighted, _ = term.apply(outputs, batch, {}, term.init(2), None)
+  assert weighted.compute() == pytest.approx(3 * math.log(2))
+  assert stage.task.loss(outputs.logits, batch)[0] == pytest.approx(math.log(2))
 
 
 def test_a_fusion_can_hold_another():

@@ -42,6 +42,8 @@ class DataSpec:
     modalities: by name.
     num_outputs: classes or labels; 1 for regression.
     class_names: `num_outputs` names; empty for regression.
+    class_weights: for `multilabel`, how much training counts the absence and the
+      presence of each label; empty for 1. Scores do not weigh.
   """
 
   name: str
@@ -49,6 +51,7 @@ class DataSpec:
   modalities: Mapping[str, ModalitySpec]
   num_outputs: int
   class_names: tuple[str, ...] = ()
+  class_weights: tuple[tuple[float, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

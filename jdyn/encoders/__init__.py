@@ -9,6 +9,7 @@ from jdyn.encoders.identity import Identity
 from jdyn.encoders.lenet import LeNet
 from jdyn.encoders.maxout_mlp import MaxOutMLP
 from jdyn.encoders.mlp import MLP
+from jdyn.encoders.preact_resnet import PreActResNet
 from jdyn.layers.transformer import Transformer
 
 ENCODERS = {
@@ -17,5 +18,6 @@ ENCODERS = {
   'lenet': LeNet,
   'maxout': MaxOutMLP,
   'mlp': MLP,
+  'preact_resnet': PreActResNet,
   'transformer': Transformer,
 }

@@ -10,6 +10,8 @@ import numpy as np
 import optax
 
 from jdyn.metrics import label_counts
+from jdyn.metrics.average_precision import average_precision
+from jdyn.metrics.roc_auc import roc_auc
 from jdyn.tasks.task import Task, host_mean
 from jdyn.typing import Batch, Mean, Outputs, weighted_mean
 
@@ -20,9 +22,13 @@ class Multilabel(Task):
 
   Attributes:
     num_outputs: C, the number of labels.
+    class_weights: of each label, what the loss of its absence and of its presence
+      counts, where they are to count other than 1; with mean 1 over the training
+      examples, losses stay comparable.
   """
 
   num_outputs: int
+  class_weights: tuple[tuple[float, float], ...] = ()
   main_score: ClassVar[str] = 'macro_f1'
   score_names: ClassVar[tuple[str, ...]] = (
     'loss',
@@ -33,10 +39,16 @@ class Multilabel(Task):
   )
 
   def loss(self, logits: jax.Array, batch: Batch) -> jax.Array:
-    """The mean over labels of the binary cross-entropy, `f32[B]`, in nats."""
-    losses = optax.sigmoid_binary_cross_entropy(
-      logits.astype(jnp.float32), batch['label']
-    )
+    """The mean over labels of the binary cross-entropy, `f32[B]`, in nats.
+
+    Weights do not normalise: PyTorch divides by the sum of those in the batch, so
+    that there a batch of easy examples counts as much as one of hard ones.
+    """
+    label = batch['label']
+    losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), label)
+    if self.class_weights:
+      absent, present = jnp.array(self.class_weights, jnp.float32).T[:, None]
+      losses *= jnp.where(label > 0.5, present, absent)
     return losses.mean(axis=-1)
 
   def predict(self, logits: jax.Array) -> jax.Array:
@@ -82,4 +94,19 @@ class Multilabel(Task):
       'loss': host_mean(sums['loss']),
       'accuracy': label_counts.label_accuracy(counts),
       **{f'{average}_f1': value for average, value in f1.items()},
+    }
+
+  def scores_of_all(self, logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Means over the labels of the areas under the ROC and precision-recall curves.
+
+    Labels that all examples have, or none, have no curve and do not count.
+    """
+    truth = label > 0.5
+    varying = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
+    if not varying.size:
+      return {}
+    areas = {'macro_auc': roc_auc, 'macro_average_precision': average_precision}
+    return {
+      name: float(np.mean([area(truth[:, k], logits[:, k]) for k in varying]))
+      for name, area in areas.items()
     }

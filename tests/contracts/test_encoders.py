@@ -33,6 +33,18 @@ CASES = {
   'maxout': ('maxout', {'hidden': (6,)}, _normal(5), (6,)),
   'maxout-linear': ('maxout', {'hidden': (4,), 'features': 3}, _normal(5), (3,)),
   'lenet': ('lenet', {'channels': 2, 'blocks': 1}, _normal(9, 8, 1), (16,)),
+  'preact_resnet': (
+    'preact_resnet',
+    {'widths': (2, 4), 'blocks': (1, 2), 'groups': 2, 'pool': 3},
+    _normal(7, 6, 2),
+    (36,),
+  ),
+  'preact_resnet-linear': (
+    'preact_resnet',
+    {'features': 3, 'widths': (4,), 'blocks': (1,), 'groups': 1, 'pool': 2},
+    _normal(5, 5, 1),
+    (3,),
+  ),
   'gru': ('gru', {'features': 4}, _sequence(), (4,)),
   'gru-flatten': (
     'gru',
@@ -130,6 +142,13 @@ def test_identity_can_hand_on_a_sequence():
 def test_lenet_refuses_an_image_that_is_too_small():
   with pytest.raises(ValueError, match='too small for blocks=3'):
     ENCODERS['lenet'](blocks=3).init(jax.random.key(0), _normal(8, 8, 1), train=False)
+
+
+@pytest.mark.parametrize('options', [{'groups': 3}, {'blocks': (2, 2)}])
+def test_preact_resnet_refuses_widths_that_do_not_fit(options):
+  module = ENCODERS['preact_resnet'](**{'widths': (4,), 'groups': 2} | options)
+  with pytest.raises(ValueError, match=r'widths=\(4,\) need one entry in blocks'):
+    module.init(jax.random.key(0), _normal(5, 5, 1), train=False)
 
 
 def test_transformer_refuses_heads_that_do_not_divide_its_width():

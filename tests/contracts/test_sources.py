@@ -152,7 +152,8 @@ def test_missing_files_are_named_with_the_layout(name, tmp_path):
 def test_damage_to_any_file_is_found(name, damage, tmp_path):
   source = SOURCES[name]()
   source.write_stand_in(tmp_path, 0)
-  for path in source.files(tmp_path):
+  paths = source.files(tmp_path)
+  for path in paths[:: max(1, len(paths) // 8)]:  # One format may have many files.
     original = path.read_bytes()
     path.write_bytes(
       {

@@ -3,6 +3,8 @@
 from jdyn.data.sources.arrays import Arrays
 from jdyn.data.sources.avmnist import AVMNIST
 from jdyn.data.sources.digits import Digits
+from jdyn.data.sources.fastmri import FastMRI
+from jdyn.data.sources.mimic import MIMIC
 from jdyn.data.sources.mmimdb import MMIMDB
 from jdyn.data.sources.mogonet import Brca, Rosmap
 from jdyn.data.sources.mosi import Mosi
@@ -13,6 +15,8 @@ SOURCES = {
   'avmnist': AVMNIST,
   'brca': Brca,
   'digits': Digits,
+  'fastmri': FastMRI,
+  'mimic': MIMIC,
   'mmimdb': MMIMDB,
   'mosei': MultiBench,
   'mosi': Mosi,

@@ -258,7 +258,8 @@ def _mask(where: str, array: np.ndarray) -> np.ndarray:
 def _blank(values, present: np.ndarray):
   """A modality with zeros, or a sequence with one empty step, where it is absent."""
   if isinstance(values, Mapping):
-    length = np.where(present, values['length'], 1).astype(np.int32)
+    length = values['length']
+    length = np.where(present, length, length.dtype.type(1))
     return {'steps': _blank(values['steps'], present), 'length': length}
   shape = (-1, *[1] * (values.ndim - 1))
   return np.where(present.reshape(shape), values, values.dtype.type(0))
