@@ -54,6 +54,7 @@ class Runner:
       '--config.parallel=jit',
       '--config.steps_per_call=9',
       '--config.checkpoint_seconds=0',
+      '--config.loss.rank=0.1',  # Its history of losses must survive too.
       *(f'--{stage}.epochs={self.epochs}' for stage in stages),
     ]
     # One device, as anybody has; the tests themselves ask for four.

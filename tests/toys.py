@@ -98,6 +98,25 @@ MODELS = {
     experts=dict(image=unimodal('image', _IMAGE), text=unimodal('text', _TEXT)),
     fusion=dict(name='average'),
   ),
+  'decision_fusion-confident': dict(
+    name='decision_fusion',
+    experts=dict(
+      image=unimodal('image', _IMAGE),
+      joint=dict(
+        name='feature_fusion',
+        encoders=dict(image=_IMAGE, text=_TEXT),
+        fusion=_CONCAT,
+        head=mlp(),
+        absent_embedding=True,
+      ),
+    ),
+    fusion=dict(name='energy_weighted'),
+  ),
+  'decision_fusion-qmf': dict(
+    name='decision_fusion',
+    experts=dict(text=unimodal('text', _TEXT), joint=joint()),
+    fusion=dict(name='energy_weighted'),
+  ),
   'gated_mixture': gated(_two_paths(), 'text', 'image'),
   'gated_mixture-cascade': gated(
     _two_paths(), 'hidden/text', 'logits/text', 'confidence/text'

@@ -19,7 +19,7 @@ TRAIN = toys.split(20)
 VALID = toys.split(13, seed=1)  # The last batch has five real rows of eight.
 WAYS = ('pmap', 'shard_map')
 
-# Every model, trained with all terms that it can have. The toy models hold BatchNorm
+# Every model, trained with most terms that it can have. The toy models hold BatchNorm
 # and dropout; the gates add Gumbel noise.
 CASES = {
   case: dict(gate__mode='gumbel_straight_through', loss__balance=0.3, loss__budget=0.2)
@@ -27,6 +27,12 @@ CASES = {
   else {}
   for case in toys.MODELS
 }
+# Pairs of examples over the borders of devices, and examples that lack modalities.
+CASES['decision_fusion-qmf'] = dict(loss__rank=1.0, missing_rate=0.4)
+# Pairs of examples on different devices, a memory of all, and absent modalities.
+CASES['decision_fusion-confident'] = dict(
+  loss__per_expert=1.0, loss__rank=1.0, missing_rate=0.3
+)
 
 
 def test_every_model_has_a_case():
