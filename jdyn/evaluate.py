@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   if options.time and (besides := _besides(parser, options, ('time',))):
     parser.error(f'--time measures random inputs; leave out {", ".join(besides)}.')
   if options.subsets and (besides := _besides(parser, options, _OF_SUBSETS)):
-    parser.error(f'--subsets evaluates every set whole; leave out {", ".join(besides)}.')
+    parser.error(
+      f'--subsets evaluates every set whole; leave out {", ".join(besides)}.'
+    )
   # Imports wait until here, so that --help is quick.
   from jdyn.training.checkpoint import CheckpointError
   from jdyn.training.workdir import WorkdirError
@@ -195,7 +197,7 @@ def _measured(run, dataset, examples, options) -> tuple[float | None, dict[str, 
     asked = parse_budget(options.budget)
     asked_ms = asked.value if asked.unit == 'ms' else None
   policies = tuple(dict.fromkeys((policy, 'dense')))
-  seconds = run.seconds(examples, size, policies, budget)
+  seconds = run.seconds(examples, size, policies, options.budget or None)
   return budget, {
     'device': device_name(),
     'seed': run.seeds[0],

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from jdyn.evaluators.conditional import conditional, path_costs
 from jdyn.evaluators.latency import batch_size as size_of
 from jdyn.evaluators.latency import time_batch, time_budgets
 from jdyn.evaluators.predictions import Predictions, from_outputs, path_prices
+from jdyn.evaluators.stopwatch import Stopwatch
 from jdyn.models.input_names import input_names
 from jdyn.ops.dispatcher import Dispatcher, Reader, input_shape
 from jdyn.ops.presence import is_mask, modality_of, present_key
@@ -147,13 +149,15 @@ class TrainedRun:
     Args:
       batches: each as `predict` takes it.
       policy: as there.
-      budget: as there; milliseconds are those of batches like the first.
+      budget: as there; milliseconds are looked up in times of batches like the first,
+        and corrected by what the batches before really took. The time between two
+        batches, in which the caller has the outputs, does not count.
       seed: as there.
 
     Raises:
       ValueError, DataError: as `predict`.
     """
-    model, extra = self._model(seed), None
+    model, extra, watch = self._model(seed), None, None
     for inputs in batches:
       inputs = self._opened(inputs)
       if self._dispatcher is None:
@@ -163,11 +167,17 @@ class TrainedRun:
         continue
       if budget is not None and extra is None:
         extra = self._dial(seed), self.macs(budget, [inputs], policy, seed)
+        watch = self._stopwatch(budget, inputs, policy)
+      start = time.perf_counter()
       chosen, shared, logits = self._dispatcher(model, inputs, extra, policy)
-      yield self._outputs(chosen, shared, logits)
+      outputs = self._outputs(chosen, shared, logits)
+      if watch is not None:
+        watch.book(time.perf_counter() - start, len(outputs.logits))
+      yield outputs
       if extra is not None:
         dial, macs = extra
-        extra = spend(dial, shared['gate_logits'], self._costs, macs)[1], macs
+        dial = spend(dial, shared['gate_logits'], self._costs, macs)[1]
+        extra = dial, macs if watch is None else watch.macs
 
   def macs(
     self,
@@ -214,6 +224,16 @@ class TrainedRun:
       )
     return float(np.interp(budget.value, ms, macs))
 
+  def _stopwatch(
+    self, budget: str | float, inputs: Modalities | Reader, policy: str
+  ) -> Stopwatch | None:
+    """For a budget in milliseconds whose times `macs` has measured."""
+    budget = parse_budget(budget)
+    if budget.unit == 'macs':
+      return None
+    table = self._times[policy, input_shape(inputs)]
+    return Stopwatch(budget.value / 1e3, *table)
+
   def seconds(
     self,
     split: Split,
@@ -228,18 +248,20 @@ class TrainedRun:
       split: its rows are read before the clock starts.
       batch_size: of every call.
       policies: as `predict` takes one; they take turns.
-      budget: as there; milliseconds are those of the first policy.
+      budget: as there; milliseconds are those of the first policy, and the others
+        execute the MACs that these are.
       seed: as there.
 
     Raises:
       ValueError: as `predict`, or the split does not fill one batch.
     """
-    batches = list(self.batches(split, batch_size))
+    batches, macs = list(self.batches(split, batch_size)), None
     if budget is not None:
-      budget = self.macs(budget, batches[:BATCHES], policies[0], seed)
+      macs = self.macs(budget, batches[:BATCHES], policies[0], seed)
 
     def call(policy):
-      return lambda: deque(self.stream(batches, policy, budget, seed), maxlen=0)
+      asked = budget if policy == policies[0] else macs
+      return lambda: deque(self.stream(batches, policy, asked, seed), maxlen=0)
 
     times = interleave({policy: call(policy) for policy in policies}, rounds=9)
     examples = len(batches) * batch_size

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -137,6 +138,28 @@ def test_a_budget_in_milliseconds_is_looked_up_in_measured_times(run, monkeypatc
   assert _spent(run, outputs) == pytest.approx(_budget(run, 0.25), rel=0.05)
   with pytest.raises(ValueError, match=r'takes 1 to 3 ms'):
     run.predict(inputs, 'ladder', '0.5ms')
+
+
+def test_a_stream_in_milliseconds_goes_by_the_clock(run, monkeypatch):
+  """A machine that has become slower by a third since it was measured."""
+  costs = np.array(sorted(run.stage.costs.paths.values()), np.float64)
+  table = costs, 1e-9 * costs
+  monkeypatch.setattr(inference, 'time_budgets', lambda *args: table)
+  monkeypatch.setattr(run, '_times', {})
+  clock, outputs = [0.0], run._outputs
+
+  def compute(*args):
+    made = outputs(*args)
+    clock[0] += 1e-9 * 4 / 3 * _spent(run, made) * len(made.logits)
+    return made
+
+  monkeypatch.setattr(run, '_outputs', compute)
+  ticks = types.SimpleNamespace(perf_counter=lambda: clock[0])
+  monkeypatch.setattr(inference, 'time', ticks)
+  batches = [_batch(20)] * 24
+  asked = 1e-9 * _budget(run, 0.6)
+  assert len(list(run.stream(batches, 'ladder', f'{1e3 * asked}ms'))) == 24
+  assert clock[0] / (24 * 20) == pytest.approx(asked, rel=0.05)
 
 
 def test_measured_times_are_of_streams_that_spend_the_budget(run, monkeypatch):

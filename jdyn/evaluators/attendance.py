@@ -27,9 +27,9 @@ def check_judges(model: nn.Module, names: Sequence[str]) -> None:
   if not can_judge(model, names):
     lacking = sorted(set(input_names(model)) - set(names))
     raise ValueError(
-      f'The model cannot judge inputs without {lacking[0]!r}, and they have '
-      f'{sorted(names)}. A decision_fusion of experts can, or a feature_fusion with '
-      'absent_embedding that was trained with missing_rate.'
+      f'inputs lacks the modality {lacking[0]!r}, and the model cannot judge by '
+      f'{sorted(names)} alone. A decision_fusion of experts can, or a feature_fusion '
+      'with absent_embedding that was trained with missing_rate.'
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 
 from jdyn.models.presence import Flag, all_of, any_of
+from jdyn.ops.presence import present_key
 from jdyn.typing import Modalities, Outputs
 
 
@@ -57,10 +58,12 @@ class DecisionFusion(nn.Module):
     logits = {name: outputs[name].logits for name in voting}
     context = {name: context[name] for name in self._context}
     fused = self.fusion(logits, train=train, **context)
-    aux = {f'{name}/{key}': x for name in voting for key, x in outputs[name].aux.items()}
+    aux = {present_key(name): flag for name, flag in present.items()} | fused.aux
+    for name in voting:
+      aux |= {f'{name}/{key}': value for key, value in outputs[name].aux.items()}
     return Outputs(
       fused.value,
       unimodal=fused.unimodal or logits,
       weights=fused.weights,
-      aux=aux | {f'present/{name}': flag for name, flag in present.items()} | fused.aux,
+      aux=aux,
     )
