@@ -244,27 +244,44 @@ def benchmark(data: str, root: Path, num_seeds: int, out: Path) -> list[dict]:
 
 
 def print_tables(rows: Sequence[Mapping]) -> None:
-  """Scores, and then what weights do."""
-  print('| method | accuracy | worst | NLL | ECE | against the baseline |')
-  print('|---|---|---|---|---|---|')
-  for one in rows:
-    if 'worst' in one:
-      interval = f'{one["difference_low"]:+.1f} to {one["difference_high"]:+.1f}'
-      print(
-        f'| {one["name"]} | {one["value"]:.1f} ± {one["half_width"]:.1f} '
-        f'| {one["worst"]:.1f} | {one["nll"]:.3f} ± {one["nll_half_width"]:.3f} '
-        f'| {one["ece"]:.1f} ± {one["ece_half_width"]:.1f} '
-        f'| {one["difference"]:+.1f} ({interval}), p = {one["p"]:.2g} |'
-      )
+  """A line of scores per method, and then what weights do; the rest is in the rows."""
+  scores = {tuple(one['name'].split('/')): one for one in rows if 'worst' in one}
+  for data in dict.fromkeys(key[0] for key in scores):
+    here = {key[1:]: one for key, one in scores.items() if key[0] == data}
+    one = next(iter(here.values()))
+    print(f'\n{data}: n = {one["n"]}, {one["seeds"]} seeds; columns by severity\n')
+    columns = [f'{kind} {level:g}' for kind, level in _COLUMNS]
+    print(f'| method | {" | ".join(columns)} |')
+    print('|---' * (len(columns) + 1) + '|')
+    for method in dict.fromkeys(key[0] for key in here):
+      cells = [
+        _CELLS[kind](here[method, f'severity {level:g}']) for kind, level in _COLUMNS
+      ]
+      print(f'| {method} | {" | ".join(cells)} |')
   for one in rows:
     if 'worst' not in one:
-      terms = {
-        name: value
-        for name, value in one.items()
-        if name.split('/')[0] in ('covariance', 'correlation', 'auroc', 'gain')
-      }
-      text = ', '.join(f'{name} {value:.3g}' for name, value in terms.items())
-      print(f'{one["name"]}: {text}')
+      parts = ('covariance', 'correlation', 'auroc', 'gain')
+      terms = [f'{k} {v:.3g}' for k, v in one.items() if k.split('/')[0] in parts]
+      print(f'{one["name"]}: {", ".join(terms)}')
+
+
+_COLUMNS = (
+  *(('accuracy', level) for level in LEVELS),
+  ('worst', LEVELS[-1]),
+  *(('NLL', level) for level in (LEVELS[0], LEVELS[-1])),
+  *(('ECE', level) for level in (LEVELS[0], LEVELS[-1])),
+  *(('against the baseline', level) for level in (LEVELS[0], LEVELS[-1])),
+)
+_CELLS = {
+  'accuracy': lambda one: f'{one["value"]:.1f} ± {one["half_width"]:.1f}',
+  'worst': lambda one: f'{one["worst"]:.1f}',
+  'NLL': lambda one: f'{one["nll"]:.2f}',
+  'ECE': lambda one: f'{one["ece"]:.1f}',
+  'against the baseline': lambda one: (
+    f'{one["difference"]:+.1f} ({one["difference_low"]:+.1f} to '
+    f'{one["difference_high"]:+.1f})'
+  ),
+}
 
 
 def main() -> None:

@@ -333,7 +333,7 @@ class _Builder:
       behind = 'hidden' in getattr(getattr(model, 'fusion', None), 'context', ())
       cached += [key for key in map(hidden_key, experts) if behind or key in read]
 
-    run, variables, inputs = self._abstract(model)
+    run, variables, inputs = self._abstract(name, model)
     costs = self._costs(run, variables, inputs, paths)
     outputs = jax.eval_shape(run('__call__'), variables, inputs)
     terms = self._terms(name, config.loss, paths, costs.paths, sorted(outputs.unimodal))
@@ -463,11 +463,16 @@ class _Builder:
         f'the modalities {sorted(self._spec.modalities)}.'
       )
 
-  def _abstract(self, model: nn.Module) -> tuple[Callable, Any, Modalities]:
+  def _abstract(self, name: str, model: nn.Module) -> tuple[Callable, Any, Modalities]:
     """What runs a method of the model on one example, its variables, the example."""
     inputs = example_inputs(self._spec)
     options = {'train': False, 'hparams': _HPARAMS}
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), inputs, **options))
+    try:
+      variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), inputs, **options)
+      )
+    except ValueError as error:
+      raise ConfigError(f'{name}: {error}') from error
 
     def run(method, *args):
       return lambda variables, inputs: model.apply(
@@ -492,6 +497,11 @@ class _Builder:
     for term in loss.schedules:
       _lookup('term in loss.schedules:', LOSSES, term)
     _one_of(f'{name}: loss.confidence_target', target, ('detached', 'compat'))
+    _one_of(
+      f'{name}: loss.confidence_error', loss.confidence_error, ('squared', 'absolute')
+    )
+    _one_of(f'{name}: loss.rank_margin', loss.rank_margin, ('paper', 'repo', 'none'))
+    _one_of(f'{name}: loss.rank_history', loss.rank_history, ('mean', 'sum'))
     _one_of(f'{name}: loss.rank_update', loss.rank_update, ('before', 'after'))
     if loss.annealing_epochs <= 0:
       raise ConfigError(

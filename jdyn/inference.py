@@ -447,8 +447,9 @@ class TrainedRun:
     examples = self.examples(dataset, split, noise)
     about = {'stage': self.stage.name, 'split': split, 'origin': dataset.origin}
     if present is not None:
+      present = _known(dataset, present)
       check_judges(self.stage.model, present)
-      examples = examples.only(_known(dataset, present))
+      examples = examples.only(present)
       about |= {'present': sorted(present)}
     if noise:
       about |= {

@@ -112,11 +112,6 @@ MODELS = {
     ),
     fusion=dict(name='energy_weighted'),
   ),
-  'decision_fusion-qmf': dict(
-    name='decision_fusion',
-    experts=dict(text=unimodal('text', _TEXT), joint=joint()),
-    fusion=dict(name='energy_weighted'),
-  ),
   'gated_mixture': gated(_two_paths(), 'text', 'image'),
   'gated_mixture-cascade': gated(
     _two_paths(), 'hidden/text', 'logits/text', 'confidence/text'

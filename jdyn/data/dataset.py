@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-
 PRESENT = 'present/'
 """Before the name of a modality: the mask of the examples that have it."""
 

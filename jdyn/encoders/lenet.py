@@ -78,9 +78,12 @@ class ConvBlock(nn.Module):
 def _max_pool(x: jax.Array) -> jax.Array:
   """2×2 max-pooling; an odd last row or column is dropped.
 
-  As a maximum over a reshaped array: the backward pass of XLA's window
-  reduction is many times slower on CPU.
+  As maxima of pairs. The gradient of `jnp.max` looks for the entries that equal the
+  maximum; compiled together with what comes before, those are computed a second time,
+  rounded differently, and not found. The backward pass of XLA's window reduction is
+  many times slower on CPU.
   """
   b, h, w, c = x.shape
-  x = x[:, : h // 2 * 2, : w // 2 * 2]
-  return jnp.max(x.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
+  x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+  x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+  return jnp.maximum(x[..., 0, :], x[..., 1, :])

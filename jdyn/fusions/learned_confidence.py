@@ -90,4 +90,8 @@ def _relative(belief, votes, attending):
     off = jnp.abs(nn.softmax(logits) - 1 / logits.shape[-1])
     distance[name] = jnp.mean(off, axis=-1) * attending[name]
   most = jnp.max(jnp.stack(list(distance.values())), axis=0)
-  return {name: belief[name] * distance[name] / most for name in belief}
+  # Where all votes are uniform, none is less sure than another.
+  return {
+    name: belief[name] * jnp.where(most > 0, distance[name] / most, 1.0)
+    for name in belief
+  }

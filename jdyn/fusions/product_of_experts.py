@@ -25,7 +25,6 @@ class ProductOfExperts(nn.Module):
 
   evaluate: str = 'product'
   context: ClassVar[tuple[str, ...]] = ('present',)
-  tasks: ClassVar[tuple[str, ...]] = ('multiclass', 'multilabel')
 
   def __post_init__(self):
     """Raises ValueError for an unknown `evaluate`."""
@@ -35,6 +34,12 @@ class ProductOfExperts(nn.Module):
       )
     super().__post_init__()
 
+  @property
+  def tasks(self) -> tuple[str, ...]:
+    """The kinds of logits that it can fuse."""
+    of_classes = ('multiclass',)
+    return of_classes if self.evaluate == 'mixture' else (*of_classes, 'multilabel')
+
   @nn.compact
   def __call__(
     self, inputs: Mapping[str, jax.Array], *, train: bool, present: Masks | None = None
@@ -43,7 +48,9 @@ class ProductOfExperts(nn.Module):
     attending = attendance(inputs, present)
     if train or self.evaluate == 'product':
       return Fused(weighted(inputs, attending))
-    size = sum(attending.values())
-    shares = {name: mask / size for name, mask in attending.items()}
-    chances = {name: nn.softmax(logits) for name, logits in inputs.items()}
-    return Fused(jnp.log(weighted(chances, shares)))
+    # Sums of probabilities by their logs: a small one is not rounded to 0.
+    names = sorted(inputs)
+    chances = jnp.stack([nn.log_softmax(inputs[name]) for name in names])
+    mask = jnp.stack([attending[name] for name in names])[..., None]
+    votes = jnp.log(jnp.sum(mask, axis=0))
+    return Fused(nn.logsumexp(chances, axis=0, where=mask > 0) - votes)

@@ -49,8 +49,8 @@ def confidence(
   Args:
     task: any of `TASKS` that has this probability.
     factors: of views that count other than once, by name.
-    detach: whether the classifier is left alone by this term. In the released code it
-      of MM-Dynamics it is not: it is also pulled towards what the confidence says.
+    detach: whether the classifier is left alone by this term. In the released code of
+      MM-Dynamics it is not: it is also pulled towards what the confidence says.
     error: `squared`, or `absolute` as in Predictive Dynamic Fusion.
 
   Raises:

@@ -96,6 +96,8 @@ def rank(
 
 
 def _rows(task, names: Sequence[str], outputs: Outputs, batch: Batch) -> _Rows:
+  if not names:
+    raise ValueError("loss 'rank' needs a model with experts; set loss.rank=0.")
   if lacking := [n for n in names if n not in outputs.weights]:
     raise ValueError(
       f"loss 'rank' needs a confidence of every expert, and {lacking[0]!r} has none; "

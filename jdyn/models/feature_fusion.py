@@ -34,7 +34,11 @@ class FeatureFusion(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Modalities, *, train: bool, hparams) -> Outputs:
-    """Logits `[B, C]` of one batch."""
+    """Logits `[B, C]` of one batch.
+
+    Raises:
+      ValueError: with embeddings, the inputs have none of the modalities.
+    """
     del hparams  # Nothing here varies by step.
     features = {
       name: self.encoders[name](inputs[name], train=train)
@@ -54,6 +58,11 @@ class FeatureFusion(nn.Module):
 
   def _fill_in(self, features, inputs: Modalities) -> dict[str, jax.Array]:
     """Features of all modalities, those of the absent replaced."""
+    if not features:
+      raise ValueError(
+        f'None of the modalities {sorted(self.encoders)} is among the inputs '
+        f'{sorted(inputs)}.'
+      )
     rows = next(iter(features.values())).shape[0]
     filled = {}
     for name in sorted(self.encoders):

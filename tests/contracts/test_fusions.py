@@ -27,6 +27,7 @@ CASES = {
   'average': ('average', {}, (3,), (2, 4), lambda m: (3,)),
   'concat': ('concat', {}, (2, 3), (2, 4), lambda m: (6 * m,)),
   'concat-steps': ('concat', {'flatten': False}, (2, 3), (2,), lambda m: (2, 3 * m)),
+  'energy_weighted': ('energy_weighted', {}, (3,), (2, 4), lambda m: (3,)),
   'equilibrium': (
     'equilibrium',
     {'solver': 'picard'},
@@ -47,6 +48,14 @@ CASES = {
     (6,),
     (2,),
     lambda m: (6,),
+  ),
+  'evidential': ('evidential', {}, (3,), (1, 2, 4), lambda m: (3,)),
+  'learned_confidence': (
+    'learned_confidence',
+    {'hidden': (4,), 'relative': True},
+    (3,),
+    (2, 4),
+    lambda m: (3,),
   ),
   'low_rank': (
     'low_rank',
@@ -118,6 +127,14 @@ CASES = {
     (2, 4),
     lambda m: (6,),
   ),
+  'product_of_experts': ('product_of_experts', {}, (3,), (1, 2, 4), lambda m: (3,)),
+  'product_of_experts-mixture': (
+    'product_of_experts',
+    {'evaluate': 'mixture'},
+    (3,),
+    (2, 4),
+    lambda m: (3,),
+  ),
   'scalar_tokens': (
     'scalar_tokens',
     {'features': 4, 'blocks': 1, 'heads': 2, 'feedforward': 8},
@@ -132,6 +149,16 @@ SIZES = [(case, m) for case, (_, _, _, counts, _) in CASES.items() for m in coun
 RANDOM = ('masked_attention-released', 'mm_dynamics', 'mult', 'scalar_tokens')
 
 
+class _WithHidden(nn.Module):
+  """A fusion that also reads the features behind the logits."""
+
+  fusion: nn.Module
+
+  def __call__(self, inputs, *, train):
+    hidden = {name: jnp.cos(x) for name, x in inputs.items()}
+    return self.fusion(inputs, train=train, hidden=hidden)
+
+
 def _make(case, count):
   name, options, shape, _, width = CASES[case]
   keys = jax.random.split(jax.random.key(1), count)
@@ -140,6 +167,8 @@ def _make(case, count):
     for modality, key in zip(NAMES, keys, strict=False)
   }
   module = FUSIONS[name](**options)
+  if 'hidden' in getattr(module, 'context', ()):
+    module = _WithHidden(module)
   return module, random_variables(module, inputs), inputs, width(count)
 
 
@@ -155,7 +184,8 @@ def test_any_number_of_modalities_in_any_order(case, count):
   def run(variables, inputs):
     def loss(variables, inputs):
       fused = module.apply(variables, inputs, train=False)
-      parts = [fused.value, *fused.unimodal.values()]
+      taught = [x for name, x in fused.aux.items() if name.startswith('confidence/')]
+      parts = [fused.value, *fused.unimodal.values(), *taught]
       return sum(jnp.sum(jnp.sin(part)) for part in parts), fused
 
     gradient, fused = jax.grad(loss, (0, 1), has_aux=True)(variables, inputs)
@@ -230,7 +260,7 @@ def test_mm_dynamics_hands_on_what_the_fusion_inside_says():
   module = FUSIONS['mm_dynamics'](num_outputs=2, features=4, fusion=_Telling())
   fused, _ = module.init_with_output(jax.random.key(0), inputs, train=False)
   assert fused.value.shape == (BATCH, 4)
-  assert set(fused.aux) == {'informativeness/text', 'steps'}
+  assert set(fused.aux) == {'confidence/text', 'informativeness/text', 'steps'}
 
 
 def test_average_says_what_it_weighs():

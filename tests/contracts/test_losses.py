@@ -1,13 +1,18 @@
 """What every loss term keeps, and what each is."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from jdyn.losses import LOSSES
 from jdyn.tasks import TASKS
 from jdyn.typing import Outputs
+
+pytestmark = pytest.mark.usefixtures('compile_fast')
 
 BATCH, CLASSES, PATHS = 6, 3, ('cheap', 'middle', 'dear')
 TASK = TASKS['multiclass'](num_outputs=CLASSES)
@@ -19,11 +24,14 @@ TERMS = {
   'balance': lambda: LOSSES['balance'](PATHS),
   'budget': lambda: LOSSES['budget'](PATHS, COSTS),
   'confidence': lambda: LOSSES['confidence'](TASK, FACTORS),
+  'evidential': lambda: LOSSES['evidential'](TASK),
   'informativeness': lambda: LOSSES['informativeness'](FACTORS),
   'jacobian': lambda: LOSSES['jacobian'](),
   'per_expert': lambda: LOSSES['per_expert'](TASK, FACTORS),
+  'rank': lambda: LOSSES['rank'](TASK, PATHS),
   'supervised': lambda: LOSSES['supervised'](TASK),
 }
+HPARAMS = {'evidential_annealing': 0.5}
 
 
 def _weights(rows):
@@ -42,6 +50,8 @@ def _outputs(rows=BATCH, weights=None):
       f'informativeness/{path}': jax.nn.sigmoid(logits[k][:, 0])
       for k, path in enumerate(PATHS)
     }
+    | {f'confidence/{path}': weights[:, k] for k, path in enumerate(PATHS)}
+    | {'evidence/vacuity': weights[:, 0]}
     | {
       name: jnp.square(logits[0][:, k])
       for k, name in enumerate(('jacobian', 'dear/jacobian', 'jacobian/other'))
@@ -59,7 +69,7 @@ def _batch(rows=BATCH, real=None):
 
 def _value(name, outputs, batch):
   term = TERMS[name]()
-  mean, memory = term.apply(outputs, batch, {}, term.init(rows := 10), None)
+  mean, memory = term.apply(outputs, batch, HPARAMS, term.init(rows := 10), None)
   assert jax.tree.structure(memory) == jax.tree.structure(term.init(rows))
   return mean
 
@@ -78,7 +88,7 @@ def test_padding_changes_neither_value_nor_gradient(name):
     mean = _value(name, outputs, batch)
     return mean.compute(), mean
 
-  run = jax.value_and_grad(run, has_aux=True)
+  run = jax.jit(jax.value_and_grad(run, has_aux=True))
   (value, mean), gradient = run(garbage, _batch(BATCH, real))
   (want, want_mean), want_gradient = run(short, _batch(real))
   np.testing.assert_allclose(value, want, rtol=1e-6)
@@ -134,7 +144,8 @@ def test_confidence_is_to_be_the_probability_of_the_truth(detach):
 
   rows = np.arange(BATCH), batch['label']
   error = {
-    path: outputs.weights[path] - jax.nn.softmax(outputs.unimodal[path])[rows]
+    path: outputs.aux[f'confidence/{path}']
+    - jax.nn.softmax(outputs.unimodal[path])[rows]
     for path in PATHS
   }
   got, gradient = jax.value_and_grad(value)(outputs)
@@ -142,9 +153,78 @@ def test_confidence_is_to_be_the_probability_of_the_truth(detach):
   np.testing.assert_allclose(got, want, rtol=1e-6)
   for path in PATHS:
     want = 2 * FACTOR[path] * error[path] / BATCH
-    np.testing.assert_allclose(gradient.weights[path], want, rtol=1e-5)
+    np.testing.assert_allclose(gradient.aux[f'confidence/{path}'], want, rtol=1e-5)
     reaches_logits = np.any(gradient.unimodal[path])
     assert reaches_logits == (not detach and FACTOR[path] > 0)
+
+
+def test_confidence_can_be_wrong_in_absolute_terms():
+  outputs, batch = _outputs(), _batch()
+  term = LOSSES['confidence'](TASK, {}, error='absolute')
+  rows = np.arange(BATCH), batch['label']
+  want = sum(
+    np.mean(np.abs(outputs.aux[f'confidence/{p}'] - jax.nn.softmax(x)[rows]))
+    for p, x in outputs.unimodal.items()
+  )
+  got = term.apply(outputs, batch, {}, (), None)[0].compute()
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  with pytest.raises(ValueError, match="error='cubed'; expected squared or absolute"):
+    LOSSES['confidence'](TASK, {}, error='cubed')
+
+
+OF_VIEWS = ('confidence', 'evidential', 'per_expert', 'rank')
+
+
+@pytest.mark.parametrize('name', OF_VIEWS)
+def test_an_expert_is_not_judged_where_it_is_absent(name):
+  """Neither its value nor a gradient depends on what it says there."""
+  batch, present = _batch(), np.array([1, 1, 0, 1, 0, 1], bool)
+  outputs = _outputs()
+
+  def run(said):
+    of = dataclasses.replace(
+      outputs,
+      unimodal={**outputs.unimodal, 'cheap': said['logits']},
+      weights={**outputs.weights, 'cheap': said['weight']},
+      aux={
+        **outputs.aux,
+        'confidence/cheap': said['weight'],
+        'present/cheap': jnp.asarray(present),
+      },
+    )
+    return _value(name, of, batch).compute()
+
+  said = {'logits': outputs.unimodal['cheap'], 'weight': outputs.weights['cheap']}
+  garbage = jax.tree.map(lambda x: x.at[~present].set(9.0), said)
+  run = jax.jit(jax.value_and_grad(run))
+  value, gradient = run(said)
+  np.testing.assert_array_equal(value, run(garbage)[0])
+  for leaf in jax.tree.leaves(gradient):
+    assert not np.any(leaf[~present])
+  everywhere = _value(name, outputs, batch).compute()
+  assert value != everywhere
+
+
+@pytest.mark.parametrize('annealing', [0.0, 0.25])
+def test_evidential_adds_the_losses_of_the_fusion_and_of_all_views(annealing):
+  outputs, batch = _outputs(), _batch()
+  term, rows = LOSSES['evidential'](TASK), np.arange(BATCH)
+  want = 0.0
+  for logits in (outputs.logits, *outputs.unimodal.values()):
+    alpha = np.exp(np.asarray(logits, np.float64))
+    other = alpha.copy()
+    other[rows, batch['label']] = 1
+    total = other.sum(1, keepdims=True)
+    divergence = special.gammaln(total[:, 0]) - special.gammaln(other).sum(1)
+    divergence -= special.gammaln(CLASSES)
+    spread = special.digamma(other) - special.digamma(total)
+    divergence += ((other - 1) * spread).sum(1)
+    chosen = special.digamma(alpha[rows, batch['label']])
+    entropy = special.digamma(alpha.sum(1)) - chosen
+    want += np.mean(entropy + annealing * divergence)
+  hparams = {'evidential_annealing': annealing}
+  got = term.apply(outputs, batch, hparams, (), None)[0].compute()
+  np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['confidence', 'informativeness', 'per_expert'])
@@ -211,6 +291,8 @@ def test_balance_pulls_weight_from_the_crowded_path():
     ('informativeness', 'informativeness=0'),
     ('confidence', 'confidence=0'),
     ('jacobian', 'jacobian_probes > 0'),
+    ('rank', 'of every expert'),
+    ('evidential', 'evidential=0'),
   ],
 )
 def test_terms_of_gates_refuse_a_model_without(name, message):

@@ -83,6 +83,47 @@ def test_a_sequence_without_lengths_is_whole(tmp_path):
   assert sound['length'].tolist() == [5] * 6
 
 
+def test_where_a_modality_is_absent_it_is_blank(tmp_path):
+  present = np.arange(6) % 2
+  absent = present == 0
+  text = np.where(absent[:, None], np.nan, np.ones((6, 3)))
+  arrays = _arrays(
+    test__text=text,
+    test__sound_length=np.where(absent, 0, 3),
+    test__text_present=present.astype(np.float64),
+    test__sound_present=present.astype(bool),
+    test__photo_present=present.astype(np.uint8),
+  )
+  with pytest.raises(DataError, match='test: 3 examples have no modality at all'):
+    _load(tmp_path, arrays)
+  arrays['test/photo_present'] = 1 - present
+  splits = _load(tmp_path, arrays).splits
+  test = splits['test'].inputs
+  assert {k for k in splits['train'].inputs if k.startswith('present/')} == set()
+  for name, there in (('text', ~absent), ('sound', ~absent), ('photo', absent)):
+    mask = test[f'present/{name}']
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, there)
+  np.testing.assert_array_equal(test['text'], np.where(absent[:, None], 0, text))
+  assert test['sound']['length'].tolist() == [1, 3, 1, 3, 1, 3]
+  assert not test['sound']['steps'][absent].any()
+  np.testing.assert_array_equal(
+    test['sound']['steps'][~absent], arrays['test/sound'][~absent]
+  )
+  assert test['photo'].dtype == np.uint8
+  np.testing.assert_array_equal(test['photo'][absent], arrays['test/photo'][absent])
+  assert not test['photo'][~absent].any()
+
+
+def test_masks_are_held_out_with_their_examples(tmp_path):
+  present = np.arange(20) % 3 > 0
+  arrays = _arrays(train__text=np.repeat(present[:, None], 3, 1) * 1.0)
+  splits = _load(tmp_path, arrays | {'train/text_present': present}).splits
+  for part in ('train', 'valid'):
+    inputs = splits[part].inputs
+    np.testing.assert_array_equal(inputs['present/text'], inputs['text'][:, 0] == 1)
+
+
 @pytest.mark.parametrize(
   ('train', 'test', 'task', 'num_outputs'),
   [
@@ -117,6 +158,14 @@ def test_the_label_says_the_task(tmp_path, train, test, task, num_outputs):
     (dict(train__text_length=np.ones(20, int)), r'text_length|train/text has a length'),
     (dict(train__sound_length=np.full(20, 6)), 'outside 1 to 5'),
     (dict(train__sound_length=np.ones(20)), 'lengths are float32'),
+    (
+      dict(train__sound_length=np.ones(20), train__sound_present=np.ones(20)),
+      'lengths are float32',
+    ),
+    (dict(train__text_present=np.ones((20, 1))), 'text_present must hold 0 or 1 per'),
+    (dict(train__text_present=np.full(20, 0.5)), 'text_present must hold 0 or 1 per'),
+    (dict(train__text_present=np.full(20, np.nan)), 'text_present must hold 0 or 1'),
+    (dict(train__text_present=np.ones(19)), 'text_present has 19 rows for 20 labels'),
     (dict(train__label=np.arange(20) - 1), 'no task has the labels'),
     (dict(train__label=np.arange(20) / 2), 'no task has the labels .*int64'),
     (dict(train__label=np.zeros((20, 2))), 'no task has the labels'),

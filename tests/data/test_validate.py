@@ -66,8 +66,15 @@ _LABEL = _split('valid').label
 _IDS = _split('valid').ids
 
 
+_ALL, _HALF = np.ones(6, bool), np.arange(6) < 3
+
+
 def test_a_good_dataset_passes():
   validate(SPEC, _splits())
+  some = {'present/table': _HALF, 'present/words': ~_HALF}
+  validate(SPEC, _splits(inputs=_inputs(**some)))
+  # The words are there for everyone.
+  validate(SPEC, _splits(inputs=_inputs(**{'present/table': ~_ALL})))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +108,23 @@ def test_a_good_dataset_passes():
     (dict(inputs=_words(length=_LENGTH.astype(np.float32))), 'lengths are float32'),
     (dict(inputs=_inputs(words=_STEPS)), 'a sequence is a mapping'),
     (dict(decode=lambda x: {**x, 'table': x['table'][:, :1]}), r'shape \(1,\) instead'),
+    (
+      dict(inputs=_inputs(**{'present/table': _ALL.astype(np.float32)})),
+      'split valid, present/table: float32 of shape .6,.; expected bool',
+    ),
+    (
+      dict(inputs=_inputs(**{'present/table': _ALL[:, None]})),
+      r'present/table: bool of shape \(6, 1\); expected bool of shape \(6,\)',
+    ),
+    (dict(inputs=_inputs(**{'present/smell': _ALL})), "modalities .*'present/smell'"),
+    (
+      dict(
+        inputs=_inputs(
+          **{'present/table': _HALF, 'present/words': _with(~_HALF, 4, False)}
+        )
+      ),
+      'valid: 1 examples have no modality at all, the first is valid/4',
+    ),
   ],
 )
 def test_a_bad_split_is_refused(changes, message):

@@ -27,8 +27,6 @@ CASES = {
   else {}
   for case in toys.MODELS
 }
-# Pairs of examples over the borders of devices, and examples that lack modalities.
-CASES['decision_fusion-qmf'] = dict(loss__rank=1.0, missing_rate=0.4)
 # Pairs of examples on different devices, a memory of all, and absent modalities.
 CASES['decision_fusion-confident'] = dict(
   loss__per_expert=1.0, loss__rank=1.0, missing_rate=0.3

@@ -272,3 +272,61 @@ def test_evaluation_sums_merge_and_padding_does_not_count():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), merged, whole)
   assert whole['count'] == 11
   assert sum(whole['usage'].values()) == 11
+
+
+RANKED = toys.MODELS['decision_fusion-confident']
+
+
+def test_the_order_of_training_examples_is_no_part_of_evaluation():
+  training = Training(_stage(RANKED, loss__rank=1.0, loss__per_expert=1.0))
+  state, stage = training.start(jnp.uint32(0)), training.stage
+  assert not stage.terms['rank'].in_evaluation
+  sums, _ = jax.eval_shape(
+    functools.partial(
+      eval_step, model=stage.model, task=stage.task, terms=stage.terms, hparams={}
+    ),
+    state.variables,
+    BATCHES[0],
+    memory=state.memory,
+  )
+  assert set(sums['terms']) == {'supervised', 'per_expert'}
+
+
+def test_training_loses_modalities_anew_in_every_step():
+  """A model is judged on what is left, so its embeddings learn."""
+  model = {**toys.joint(), 'absent_embedding': True}
+  training = Training(_stage(model, missing_rate=0.5))
+  state = training.start(jnp.uint32(0))
+  later = dataclasses.replace(state, step=jnp.int32(1))
+  losses = [training.step(s, BATCHES[0])[1]['loss'] for s in (state, state, later)]
+  assert losses[0] == losses[1] != losses[2]
+  state, _ = training.step(state, BATCHES[0])
+  names = [name for name in state.params if name.startswith('absent_')]
+  assert names == ['absent_audio', 'absent_image', 'absent_text']
+  assert all(np.any(state.params[name]) for name in names)
+  state, _ = Training(_stage(model)).run()
+  assert not any(np.any(state.params[name]) for name in names)
+
+
+def test_what_is_absent_in_the_data_is_absent_in_training():
+  model = {**toys.joint(), 'absent_embedding': True}
+  inputs = BATCHES[0]['inputs']
+  batch = {
+    **BATCHES[0],
+    'inputs': {
+      **inputs,
+      'text': 0 * inputs['text'],
+      'present/text': np.zeros(BATCH, bool),
+    },
+  }
+  state, _ = Training(_stage(model, missing_rate=0.3)).run([batch], seed=1)
+  without, _ = Training(_stage(model)).run([batch])
+  assert np.any(without.params['absent_text'])
+  assert not np.any(without.params['absent_audio'])
+  assert np.any(state.params['absent_audio'])
+
+
+def test_one_modality_alone_is_never_lost():
+  lost, kept = (Training(_stage(LINEAR, missing_rate=rate)) for rate in (0.9, 0.0))
+  only = [{**b, 'inputs': {'text': b['inputs']['text']}} for b in BATCHES]
+  jax.tree.map(np.testing.assert_array_equal, lost.run(only), kept.run(only))
