@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-# Four virtual devices, before JAX starts, so that the parallel tests can run.
+# Before JAX starts: four virtual devices, so that the parallel tests can run, and the
+# code generator that compiles in half the time.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-_FLAG = '--xla_force_host_platform_device_count=4'
-if _FLAG not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}'.strip()
+COMPILE_FAST = '--xla_cpu_use_fusion_emitters=false'
+for _flag in ('--xla_force_host_platform_device_count=4', COMPILE_FAST):
+  if _flag not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_flag}'.strip()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -5,10 +5,12 @@ from itertools import combinations
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
+from jdyn.data.dataset import Split
 from jdyn.models.input_names import input_names
 from jdyn.ops.dispatcher import Dispatcher
-from jdyn.ops.presence import present_key
+from jdyn.ops.presence import is_mask, present_key
 
 
 def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -31,6 +33,13 @@ def check_judges(model: nn.Module, names: Sequence[str]) -> None:
       f'{sorted(names)} alone. A decision_fusion of experts can, or a feature_fusion '
       'with absent_embedding that was trained with missing_rate.'
     )
+
+
+def judged(model: nn.Module, split: Split) -> Split:
+  """The examples of a split that have what a model needs."""
+  masks = {name: mask for name, mask in split.inputs.items() if is_mask(name)}
+  rows = model.available(dict.fromkeys(split.inputs) | masks)
+  return split if rows is True else split.select(np.flatnonzero(rows))
 
 
 def by_presence(model: nn.Module, names: Sequence[str]) -> Dispatcher:

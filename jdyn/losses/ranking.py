@@ -46,7 +46,8 @@ def rank(
 
   How hard an example is, kappa, comes from its history of losses, scaled to [0, 1] over
   the training split. Neighbours in the global batch are the pairs, the last and the
-  first one too, and a pair of examples i and j costs, with confidences c,
+  first one too, over those rows that are not padding, whose modality is present and
+  whose hardness is known. A pair of examples i and j costs, with confidences c,
 
       max(0, sign(kappa_i - kappa_j) (c_i - c_j) + |kappa_i - kappa_j|)
 
@@ -56,9 +57,9 @@ def rank(
     margin: `paper`, as above; `repo`, the released code, where the sign of the second
       summand is wrong and a pair costs nothing until it is that far out of order;
       `none`, without it.
-    statistic: `mean` of an example's losses so far; pairs with an example that was not
-      visited yet cost nothing. `sum`, as released: never divided by the visits, and
-      scaled over all examples, visited or not.
+    statistic: `mean` of an example's losses so far, known from its first visit on.
+      `sum`, as released: never divided by the visits, and scaled over all examples,
+      visited or not.
     update_first: whether this batch's losses are in the history already, as in the
       released text-image code; in its RGB-D code they are not.
 

@@ -22,6 +22,7 @@ from jdyn import build
 from jdyn.data.dataset import Split
 from jdyn.data.order import chain_hash, split_steps, train_rows
 from jdyn.data.pipeline import assemble
+from jdyn.evaluators.attendance import judged
 from jdyn.models.precomputed import hidden_key, logits_key
 from jdyn.training import selection, variables
 from jdyn.training.checkpoint import Checkpoints
@@ -79,10 +80,12 @@ def train_variants(
     checkpoints: folder of those of all variants together.
 
   Raises:
+    ValueError: examples lack a modality without which the model cannot judge.
     NonFiniteError: a loss or gradient was not finite.
     Preempted: SIGTERM came; the state is saved.
   """
   stage, context = stages[0], contexts[0]
+  splits = {name: _judged(stage, name, split) for name, split in splits.items()}
   read = dict(splits)
   if stage.frozen:
     read = _add_expert_outputs(stage, read, experts, context)
@@ -90,6 +93,18 @@ def train_variants(
   trainer = _Trainer(build.merge(stages), read, experts, contexts, checkpoints)
   best, hparams = trainer.train()
   write_results(stages, splits, experts, best, hparams, contexts)
+
+
+def _judged(stage: build.Stage, name: str, split: Split) -> Split:
+  """The examples that an expert can judge; the main model must judge all."""
+  found = judged(stage.model, split)
+  if not len(found) or (stage.name == build.MAIN and len(found) < len(split)):
+    raise ValueError(
+      f'Stage {stage.name}: {len(split) - len(found)} of {len(split)} examples of split '
+      f'{name} lack a modality without which the model cannot judge. A decision_fusion '
+      'of experts can, or a feature_fusion with absent_embedding; or remove them.'
+    )
+  return found
 
 
 def _add_expert_outputs(

@@ -12,6 +12,8 @@ from jdyn.encoders.mlp import MLP
 from jdyn.gates import GATES
 from jdyn.layers.transformer import Transformer
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 AXIS = 'data'
 BATCH, PATHS = 8, 3
 SOFT = {'gate_temperature': jnp.float32(1.0), 'gate_hard': jnp.asarray(False)}

@@ -12,6 +12,8 @@ from jdyn.models import MODELS
 from jdyn.models.input_names import input_names, route_names
 from tests import toys
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 BATCH = 6
 HARD = {'gate_temperature': jnp.float32(0.5), 'gate_hard': jnp.asarray(True)}
 SOFT = {**HARD, 'gate_hard': jnp.asarray(False)}

@@ -10,6 +10,8 @@ from sklearn import metrics as sklearn_metrics
 from jdyn.tasks import TASKS, Regression
 from jdyn.typing import Outputs
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 C = 4
 SIZE = 37
 

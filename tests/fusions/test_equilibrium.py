@@ -29,17 +29,16 @@ def features(names=NAMES, shape=(ROWS, WIDTH), seed=0):
 
 
 def variables(module, x, seed=1):
-  return module.init(jax.random.key(seed), x, train=False)
+  init = jax.jit(functools.partial(module.init, train=False))
+  return init(jax.random.key(seed), x)
 
 
 @pytest.mark.parametrize(
   ('solver', 'width', 'modalities'),
   [
-    ('picard', 16, 4),
     ('picard', 300, 2),
     ('anderson', 16, 1),
     ('anderson', 64, 4),
-    ('broyden', 32, 2),
     ('broyden', 300, 4),
   ],
 )
@@ -71,8 +70,9 @@ def test_every_example_converges_from_the_start(solver, width, modalities):
     assert np.max(aux[f'solver/{name}/steps']) <= 15
 
 
-def _joint_steps(module, weights, x, count=80):
+def _joint_steps(weights, x, count=80):
   """Plain steps of all states at once, so many that nothing changes any more."""
+  module = Equilibrium()
   total = WeightedSum().apply({'params': weights['injection']}, x)
   norm = dict(groups=module.groups, epsilon=module.epsilon)
   own = [jax.tree.map(operator.itemgetter(i), weights['cells']) for i in range(len(x))]
@@ -90,6 +90,7 @@ def _joint_steps(module, weights, x, count=80):
   return jax.lax.scan(step, start, length=count)[0]['fused']
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _value_and_grad(fuse, weights, x):
   def loss(weights, x):
     value = fuse(weights, x)
@@ -97,6 +98,15 @@ def _value_and_grad(fuse, weights, x):
 
   gradient, value = jax.grad(loss, (0, 1), has_aux=True)(weights, x)
   return {'value': value, 'weights': gradient[0], 'inputs': gradient[1]}
+
+
+@functools.cache
+def _joint_problem():
+  """Weights, features, and what the joint iteration makes of them, in float64."""
+  x, weights = features(), variables(Equilibrium(), features())['params']
+  x, weights = jax.tree.map(lambda leaf: leaf.astype(float), (x, weights))
+  weights = jax.tree.map(lambda leaf: leaf + 0.03 * jnp.cos(7 * leaf), weights)
+  return weights, x, _value_and_grad(_joint_steps, weights, x)
 
 
 @pytest.mark.parametrize(
@@ -112,17 +122,13 @@ def _value_and_grad(fuse, weights, x):
 def test_block_by_block_is_the_joint_solution_with_its_gradient(options, precision):
   tight = dict(max_steps=40, tol=1e-13, adjoint_steps=40, adjoint_tol=1e-13)
   module = Equilibrium(**tight | options)
+
+  def block_by_block(weights, x):
+    return module.apply({'params': weights}, x, train=True).value
+
   with jax.enable_x64(True):
-    x, weights = features(), variables(module, features())['params']
-    x, weights = jax.tree.map(lambda leaf: leaf.astype(float), (x, weights))
-    weights = jax.tree.map(lambda leaf: leaf + 0.03 * jnp.cos(7 * leaf), weights)
-
-    def block_by_block(weights, x):
-      return module.apply({'params': weights}, x, train=True).value
-
-    joint = functools.partial(_joint_steps, module)
-    run = jax.jit(_value_and_grad, static_argnums=0)
-    got, want = run(block_by_block, weights, x), run(joint, weights, x)
+    weights, x, want = _joint_problem()
+    got = _value_and_grad(block_by_block, weights, x)
   for (path, a), b in zip(
     jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True
   ):

@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from jdyn.ops import dispatch
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 TRACED = {'dense': dispatch.dense, 'ladder': dispatch.ladder}
 
 

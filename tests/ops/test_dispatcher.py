@@ -14,6 +14,8 @@ from jdyn.ops import dispatcher as module
 from jdyn.ops.dispatcher import POLICIES, Dispatcher
 from jdyn.ops.timing import interleave
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 NAMES = ('cheap', 'costly', 'other')
 READS = [('cheap',), ('cheap', 'costly'), ('other',)]
 

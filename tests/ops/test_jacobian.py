@@ -3,8 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jdyn.ops.jacobian import squared_norm
+
+pytestmark = pytest.mark.usefixtures('compile_fast')
 
 MATRIX = np.float32([[1.0, -2.0, 0.5], [0.3, 0.7, -1.0], [2.0, 0.1, 0.4]])
 Z = np.float32([[0.1, -0.4, 0.7], [1.0, 0.2, -0.3]])

@@ -14,6 +14,8 @@ from jdyn.models.unimodal import Unimodal
 from tests.reference import convert
 from tests.reference.losses import binary_cross_entropy
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 PATHS = ('text', 'both')
 
 

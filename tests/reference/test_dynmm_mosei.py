@@ -2,10 +2,13 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jdyn.fusions.concat import Concat
 from tests.reference import convert
 from tests.reference.losses import absolute_error
+
+pytestmark = pytest.mark.usefixtures('compile_fast')
 
 
 def test_transformer(load):

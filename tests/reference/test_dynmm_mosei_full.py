@@ -16,6 +16,8 @@ from jdyn.typing import Outputs
 from tests.reference import convert
 from tests.reference.losses import absolute_error
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 PATHS = ('text', 'all')
 MODALITIES = ('vision', 'audio', 'text')  # The original's order.
 

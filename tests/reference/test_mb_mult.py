@@ -2,9 +2,13 @@
 
 import dataclasses
 
+import pytest
+
 from jdyn.fusions.mult import MulT
 from tests.reference import convert
 from tests.reference.losses import square
+
+pytestmark = pytest.mark.usefixtures('compile_fast')
 
 
 def _stack(weights, prefix):

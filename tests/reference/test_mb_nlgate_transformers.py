@@ -1,10 +1,14 @@
 """MultiBench: `NLgate`, `EarlyFusionTransformer`, `LateFusionTransformer`."""
 
+import pytest
+
 from jdyn.encoders.mlp import MLP
 from jdyn.fusions.non_local import NonLocalGate
 from jdyn.fusions.scalar_tokens import ScalarTokens
 from tests.reference import convert
 from tests.reference.losses import square
+
+pytestmark = pytest.mark.usefixtures('compile_fast')
 
 
 def test_non_local_gate_and_fusion_transformers(load):

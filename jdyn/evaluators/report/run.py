@@ -240,7 +240,9 @@ def _check_belongs(stage: Stage, run: Run) -> None:
   _require(same_seeds, folder / 'result.json', f'other seeds than stage {MAIN!r}')
   for split, predictions in stage.predictions.items():
     path = folder / f'predictions_{split}.npz'
-    want = (len(stage.seeds), run.sizes[split], run.task.num_outputs)
+    # An expert has only seen the examples that have its modality.
+    size = run.sizes[split] if stage is run.main else stage.scores[split]['n']
+    want = (len(stage.seeds), size, run.task.num_outputs)
     for logits in (predictions.logits, *predictions.expert_logits.values()):
       _require(
         logits.shape == want,
