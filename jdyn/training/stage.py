@@ -100,9 +100,10 @@ def _judged(stage: build.Stage, name: str, split: Split) -> Split:
   found = judged(stage.model, split)
   if not len(found) or (stage.name == build.MAIN and len(found) < len(split)):
     raise ValueError(
-      f'Stage {stage.name}: {len(split) - len(found)} of {len(split)} examples of split '
-      f'{name} lack a modality without which the model cannot judge. A decision_fusion '
-      'of experts can, or a feature_fusion with absent_embedding; or remove them.'
+      f'Stage {stage.name}: {len(split) - len(found)} of {len(split)} examples of '
+      f'split {name} lack a modality without which the model cannot judge. A '
+      'decision_fusion of experts can, or a feature_fusion with absent_embedding; or '
+      'remove them.'
     )
   return found
 
