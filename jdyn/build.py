@@ -339,6 +339,12 @@ class _Builder:
     terms = self._terms(name, config.loss, paths, costs.paths, sorted(outputs.unimodal))
     self._check_terms(name, outputs, terms)
     self._check_missing(name, config.missing_rate, model, frozen)
+    learns = getattr(getattr(model, 'fusion', None), 'weights_learn', True)
+    if config.loss.rank and not learns:
+      raise ConfigError(
+        f'{name}: loss.rank={config.loss.rank} would train nothing, since no gradient '
+        f'reaches the weights of fusion {config.model.fusion.name!r}; set it to 0.'
+      )
     scale = 0.0 if config.freeze == 'compat' else config.optimizer.expert_scale
     select = config.select or self._task.main_score
     return Stage(

@@ -59,6 +59,7 @@ _gated = functools.partial(toys.gated, dict(text=toys.unimodal('text')))
     (decision(), dict(loss__rank_history='x'), "main: loss.rank_history='x'; expec"),
     (decision(), dict(loss__rank_update='x'), "main: loss.rank_update='x'; expected"),
     (toys.joint(), dict(loss__rank=1.0), 'model with experts; set loss.rank=0'),
+    (decision('average'), dict(loss__rank=1.0), "weights of fusion 'average'; set"),
     (
       decision('product_of_experts'),
       dict(loss__rank=1.0),
@@ -137,13 +138,20 @@ def test_the_keys_of_a_loss_reach_it(monkeypatch):
       return make(*args, **options)
 
     monkeypatch.setitem(LOSSES, name, spy)
-  fusion, weights = 'learned_confidence', dict(loss__rank=1.0, loss__confidence=1.0)
-  _stage(decision(fusion), **weights)
+  views = {name: dict(name='identity') for name in ('image', 'text')}
+  model = dict(
+    name='feature_fusion',
+    encoders=views,
+    fusion=dict(name='mm_dynamics', features=2, fusion=dict(name='concat')),
+    head=toys.mlp(),
+  )
+  weights = dict(loss__rank=1.0, loss__confidence=1.0)
+  _stage(model, **weights)
   defaults = dict(margin='paper', statistic='mean', update_first=True)
   assert seen['rank'] == ((['image', 'text'],), defaults)
   assert seen['confidence'] == (({},), dict(detach=True, error='squared'))
   _stage(
-    decision(fusion),
+    model,
     **weights,
     loss__rank_margin='repo',
     loss__rank_history='sum',

@@ -14,6 +14,7 @@ class Average(nn.Module):
   """The mean over the inputs, each with the same weight."""
 
   context: ClassVar[tuple[str, ...]] = ('present',)
+  weights_learn: ClassVar[bool] = False  # From what is made of them.
 
   @nn.compact
   def __call__(

@@ -25,7 +25,8 @@ class EnergyWeighted(nn.Module):
   Attributes:
     temperature: T.
     scale: of the confidence.
-    normalize: `none` as published, `softmax` or `sum` over the experts.
+    normalize: `none` as published, `softmax`, or `sum` over the experts, which is for
+      confidences that are positive.
     centered: subtract the mean of an expert's logits before taking its energy.
     detach: keep the fused prediction from training the weights, as the released
       text-image code does; its RGB-D code does not.

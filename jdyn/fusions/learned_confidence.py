@@ -34,6 +34,7 @@ class LearnedConfidence(nn.Module):
   hidden: tuple[int, ...] = ()
   relative: bool = False
   context: ClassVar[tuple[str, ...]] = ('present', 'hidden')
+  weights_learn: ClassVar[bool] = False  # From what is made of them.
   tasks: ClassVar[tuple[str, ...]] = ('multiclass',)
 
   @nn.compact
