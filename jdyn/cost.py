@@ -76,7 +76,7 @@ def expected_macs(weights: jax.Array, costs: Sequence[float] | jax.Array) -> jax
   return weights @ jnp.asarray(costs, weights.dtype)
 
 
-def thop_macs(fn: Callable, *specs: Any, norm_ops: int = 2) -> int:
+def thop_macs(fn: Callable, *specs: Any, norm_ops: int = 2, bias_ops: int = 0) -> int:
   """The count that the thop profiler would give for `fn(*specs)`.
 
   thop adds a fixed number per call of the layers that it knows: Linear and
@@ -90,6 +90,8 @@ def thop_macs(fn: Callable, *specs: Any, norm_ops: int = 2) -> int:
     *specs: arrays or `jax.ShapeDtypeStruct`s, or trees of them.
     norm_ops: operations per element of BatchNorm: 2 in the thop of DynMM's
       constants, 4 in newer ones.
+    bias_ops: operations per element of the bias of a convolution: 0 in that thop, 1
+      in the one of DynMM's constants for segmentation.
   """
   total = 0
   in_attention = 0
@@ -110,7 +112,7 @@ def thop_macs(fn: Callable, *specs: Any, norm_ops: int = 2) -> int:
       fan_in = args[0].shape[-1] // module.feature_group_count
       kernel = module.kernel_size
       window = kernel if isinstance(kernel, int) else math.prod(kernel)
-      total += out.size * fan_in * window
+      total += out.size * (fan_in * window + bias_ops * module.use_bias)
     elif 'BatchNorm' in names:
       total += norm_ops * out.size
     return out

@@ -162,6 +162,23 @@ def test_a_stream_in_milliseconds_goes_by_the_clock(run, monkeypatch):
   assert clock[0] / (24 * 20) == pytest.approx(asked, rel=0.05)
 
 
+def test_beside_a_policy_in_milliseconds_others_execute_its_macs(run, monkeypatch):
+  costs = np.array(sorted(run.stage.costs.paths.values()), np.float64)
+  monkeypatch.setattr(
+    inference, 'time_budgets', lambda *args: (costs, np.array([1e-3, 3e-3]))
+  )
+  monkeypatch.setattr(run, '_times', {})
+  asked = {}
+
+  def stream(batches, policy, budget, seed):
+    asked[policy] = budget
+    return iter(())
+
+  monkeypatch.setattr(run, 'stream', stream)
+  run.seconds(TEST, 40, ['ladder', 'dense'], '1.5ms')
+  assert asked == {'ladder': '1.5ms', 'dense': pytest.approx(_budget(run, 0.25))}
+
+
 def test_measured_times_are_of_streams_that_spend_the_budget(run, monkeypatch):
   """A clock that ticks with the MACs which were really executed."""
   spent = []

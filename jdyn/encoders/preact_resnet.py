@@ -6,11 +6,10 @@ map is averaged to a fixed grid, whatever the size of the image.
 """
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from jdyn.layers.dense import Dense
+from jdyn.ops.pooling import adaptive_average_pool
 
 _kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -55,7 +54,8 @@ class PreActResNet(nn.Module):
         stride = 2 if stage and not i else 1
         name = f'stage_{stage}_block_{i}'
         x = PreActBlock(width, stride, self.groups, name=name)(x)
-    x = average_grid(x, self.pool).reshape(x.shape[0], -1)
+    x = adaptive_average_pool(x, (self.pool, self.pool)).transpose(0, 3, 1, 2)
+    x = x.reshape(x.shape[0], -1)
     return Dense(self.features, name='out')(x) if self.features else x
 
 
@@ -100,24 +100,3 @@ def _conv(features: int, size: int, stride: int, name: str) -> nn.Conv:
     kernel_init=_kaiming_fan_out,
     name=name,
   )
-
-
-def average_grid(x: jax.Array, side: int) -> jax.Array:
-  """PyTorch's adaptive average pooling: `[B, H, W, C]` to `[B, C, side, side]`.
-
-  Cell `i` of a line of `n` is the mean of the pixels from `floor(i n / side)` to
-  before `ceil((i + 1) n / side)`: cells may overlap, and a small map is enlarged.
-  """
-  rows, columns = (_averages(n, side) for n in x.shape[1:3])
-  return jnp.einsum(
-    'ih,bhwc,jw->bcij', rows.astype(x.dtype), x, columns.astype(x.dtype)
-  )
-
-
-def _averages(size: int, side: int) -> np.ndarray:
-  """`f64[side, size]`, the weights of a line's pixels in each cell's mean."""
-  cells = np.arange(side)[:, None]
-  pixels = np.arange(size)
-  start, stop = cells * size // side, -(-(cells + 1) * size // side)
-  inside = (start <= pixels) & (pixels < stop)
-  return inside / inside.sum(1, keepdims=True)
