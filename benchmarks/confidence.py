@@ -7,9 +7,10 @@ share encoders, optimiser and epochs, and select on the validation split. The te
 is corrupted by preset `severity` (features at level 5: Gaussian noise of one standard
 deviation, level 10: of two), each example and modality with probability one half, under
 several noise seeds; scores are means over these. Printed are, with 95 % t-intervals
-over seeds, test accuracy, the worst of all seeds and noise seeds, negative
-log-likelihood and expected calibration error; paired differences from late fusion with
-unimodal losses; and what the weights do.
+over seeds, test accuracy, the worst of all seeds and noise seeds, and expected
+calibration error; paired differences from late fusion with unimodal losses, with 95 %
+bootstrap intervals over seeds and examples; and what the weights do. The JSON rows also
+have negative log-likelihoods, p-values and all levels.
 """
 
 import argparse
@@ -268,14 +269,12 @@ def print_tables(rows: Sequence[Mapping]) -> None:
 _COLUMNS = (
   *(('accuracy', level) for level in LEVELS),
   ('worst', LEVELS[-1]),
-  *(('NLL', level) for level in (LEVELS[0], LEVELS[-1])),
   *(('ECE', level) for level in (LEVELS[0], LEVELS[-1])),
   *(('against the baseline', level) for level in (LEVELS[0], LEVELS[-1])),
 )
 _CELLS = {
   'accuracy': lambda one: f'{one["value"]:.1f} ± {one["half_width"]:.1f}',
   'worst': lambda one: f'{one["worst"]:.1f}',
-  'NLL': lambda one: f'{one["nll"]:.2f}',
   'ECE': lambda one: f'{one["ece"]:.1f}',
   'against the baseline': lambda one: (
     f'{one["difference"]:+.1f} ({one["difference_low"]:+.1f} to '
