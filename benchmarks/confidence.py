@@ -20,6 +20,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from scipy.stats import spearmanr
@@ -27,7 +28,7 @@ from scipy.stats import spearmanr
 from benchmarks.rows import row, write_rows
 from jdyn import build
 from jdyn.data.corruptions import Noise, corrupt, measure, touched
-from jdyn.data.dataset import Dataset
+from jdyn.data.dataset import Dataset, Split
 from jdyn.data.load import load
 from jdyn.evaluators import confidence
 from jdyn.evaluators.predictions import Predictions
@@ -97,7 +98,13 @@ def groups(data: str, num_seeds: int) -> list[list[int]]:
 
 @dataclasses.dataclass(frozen=True)
 class Tests:
-  """The test split at every level and noise seed, and which examples were touched."""
+  """The test split at every level and noise seed, and which examples were touched.
+
+  Attributes:
+    dataset: its one split `test` holds them all, one behind the other.
+    keys: in their order.
+    touched: by key and modality.
+  """
 
   dataset: Dataset
   keys: Sequence[Key]
@@ -105,33 +112,66 @@ class Tests:
 
 
 def corrupted(data: str, root: Path) -> Tests:
-  """The dataset with a split per level and noise seed, named by the two."""
+  """The test split, clean and with every noise."""
   source = build.source(settings(data, BASELINE, root, [0]))
   dataset = load(source, str(root), cache=root)
   references = measure(dataset.splits['train'], tuple(dataset.spec.modalities))
-  splits, touched_by = {(0.0, 0): dataset.splits['test']}, {}
+  clean = dataset.splits['test']
+  splits, touched_by = {(0.0, 0): _decoded(clean)}, {}
   for level in LEVELS[1:]:
     for noise_seed in NOISE_SEEDS:
       noise = Noise('severity', level, (), noise_seed)
       key = level, noise_seed
-      splits[key] = corrupt(dataset.splits['test'], noise, references)
-      touched_by[key] = touched(dataset.splits['test'], noise, references)
-  named = {str(key): split for key, split in splits.items()}
-  return Tests(dataclasses.replace(dataset, splits=named), list(splits), touched_by)
+      splits[key] = corrupt(clean, noise, references)
+      touched_by[key] = touched(clean, noise, references)
+  whole = jax.tree.map(
+    lambda *parts: np.concatenate(parts),
+    *({'inputs': dict(s.inputs), 'label': s.label} for s in splits.values()),
+  )
+  ids = [f'{key}/{name}' for key, split in splits.items() for name in split.ids]
+  one = Split(whole['inputs'], whole['label'], np.array(ids))
+  one = dataclasses.replace(dataset, splits={'test': one})
+  return Tests(one, list(splits), touched_by)
+
+
+def _decoded(split: Split) -> Split:
+  inputs = split.select(np.arange(len(split))).inputs
+  inputs = split.decode(inputs) if split.decode else inputs
+  return dataclasses.replace(split, inputs=inputs, decode=None)
 
 
 def predictions(
   data: str, method: str, root: Path, num_seeds: int, out: Path, tests: Tests
 ) -> tuple[dict[Key, Predictions], Task]:
-  """Trains what is not trained yet; all seeds' predictions by level and noise seed."""
+  """All seeds' predictions by level and noise seed; what is done is not done again."""
   found: dict[Key, list[Predictions]] = {key: [] for key in tests.keys}
   for seeds in groups(data, num_seeds):
     workdir = out / data / method.replace(', ', '-').replace(' ', '_') / f'{seeds[0]}'
     train(settings(data, method, root, seeds), workdir)
-    run = TrainedRun(workdir)
-    for key, made in found.items():
-      made.append(run.evaluate(tests.dataset, str(key)))
+    run, file = TrainedRun(workdir), workdir / 'severities.npz'
+    if not file.exists():
+      run.evaluate(tests.dataset).save(file)
+    whole = Predictions.load(file)
+    size = len(whole.ids) // len(tests.keys)
+    for k, key in enumerate(tests.keys):
+      found[key].append(_part(whole, slice(k * size, (k + 1) * size)))
   return {key: _merge(parts) for key, parts in found.items()}, run.stage.task
+
+
+def _part(made: Predictions, rows: slice) -> Predictions:
+  """The predictions on some of the examples."""
+
+  def take(name: str):
+    value = getattr(made, name)
+    if isinstance(value, Mapping):
+      return {key: x[:, rows] for key, x in value.items()}
+    return value[:, rows] if name == 'logits' else value[rows]
+
+  return dataclasses.replace(made, **{name: take(name) for name in (*_BY_SEED, *_ONCE)})
+
+
+_BY_SEED = ('logits', 'expert_logits', 'weights', 'evidence')
+_ONCE = ('ids', 'label')
 
 
 def _merge(parts: Sequence[Predictions]) -> Predictions:
@@ -143,8 +183,7 @@ def _merge(parts: Sequence[Predictions]) -> Predictions:
       return {key: np.concatenate([v[key] for v in values]) for key in values[0]}
     return np.concatenate(values)
 
-  names = ('logits', 'expert_logits', 'weights', 'evidence')
-  return dataclasses.replace(parts[0], **{name: join(name) for name in names})
+  return dataclasses.replace(parts[0], **{name: join(name) for name in _BY_SEED})
 
 
 def correct(made: Predictions) -> np.ndarray:
