@@ -147,15 +147,16 @@ def predictions(
   found: dict[Key, list[Predictions]] = {key: [] for key in tests.keys}
   for seeds in groups(data, num_seeds):
     workdir = out / data / method.replace(', ', '-').replace(' ', '_') / f'{seeds[0]}'
-    train(settings(data, method, root, seeds), workdir)
-    run, file = TrainedRun(workdir), workdir / 'severities.npz'
+    config, file = settings(data, method, root, seeds), workdir / 'severities.npz'
     if not file.exists():
-      run.evaluate(tests.dataset).save(file)
+      train(config, workdir)
+      TrainedRun(workdir).evaluate(tests.dataset).save(file)
     whole = Predictions.load(file)
     size = len(whole.ids) // len(tests.keys)
     for k, key in enumerate(tests.keys):
       found[key].append(_part(whole, slice(k * size, (k + 1) * size)))
-  return {key: _merge(parts) for key, parts in found.items()}, run.stage.task
+  task = build.stage(config, tests.dataset.spec).task
+  return {key: _merge(parts) for key, parts in found.items()}, task
 
 
 def _part(made: Predictions, rows: slice) -> Predictions:
