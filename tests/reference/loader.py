@@ -9,7 +9,6 @@ float64 state two tolerances; some of their numbers are compared in float64 only
 
 import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -39,9 +38,6 @@ NO_COUNTER = {
   'out/state/*.num_batches_tracked': 'our BatchNorm has a fixed momentum, no counter'
 }
 """The skip that every file with BatchNorm statistics needs."""
-
-# Large programs that run once: this cuts their compile time by two thirds.
-_COMPILER = {'xla_cpu_use_fusion_emitters': False}
 
 
 @dataclasses.dataclass
@@ -91,7 +87,7 @@ class Reference:
     }
     wanted = {key.split('/', 2)[2] for key in self.arrays if key.startswith('grad/')}
 
-    @functools.partial(jax.jit, compiler_options=_COMPILER)
+    @jax.jit
     def values_and_grads(values):
       def losses(chosen):
         merged = {**values, **chosen}
