@@ -47,6 +47,7 @@ METHODS: dict[str, tuple[str, dict[str, object]]] = {
   'QMF, released margin': ('qmf', {'loss.rank_margin': 'repo'}),
   'QMF, no ranking': ('qmf', {'loss.rank': 0.0}),
   'TMC': ('tmc', {}),
+  'PDF': ('pdf', {}),
   'intra': ('intra', {}),
   'inter': ('concat', {}),
   'I2M2': ('i2m2', {}),
