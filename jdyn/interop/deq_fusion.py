@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jdyn.interop import mm_dynamics
-from jdyn.interop.state_dict import Place, linear, read_params
-from jdyn.interop.torch_file import read_torch
+from jdyn.interop.state_dict import Place, linear, read_params, read_state_dict
 
 
 def convert(
@@ -24,11 +23,15 @@ def convert(
   Raises:
     DataError: the file is damaged, or of another model than `template`.
   """
-  return {'params': params(path, read_torch(path), template['params'], views)}
+  tensors = read_state_dict(path)
+  return {'params': params(path, tensors, template['params'], views)}
 
 
 def params(
-  path: Path, tensors: Any, template: Mapping[str, Any], views: Sequence[str]
+  path: Path,
+  tensors: Mapping[str, Any],
+  template: Mapping[str, Any],
+  views: Sequence[str],
 ) -> dict[str, Any]:
   """The same from the tensors of the state dict; `path` is for errors."""
   found = mm_dynamics.places(views)

@@ -1,4 +1,4 @@
-"""Names of ESANet's and DynMM's tensors, for checkpoints of either.
+"""Checkpoints of ESANet and of DynMM's network on top of it, by their tensors' names.
 
 ESANet (TUI-NICR) and DynMM's FusionDynMM share their names; the latter adds
 `gate_layer.*` to them. The parts of our models are found by the same rules.
@@ -6,13 +6,14 @@ ESANet (TUI-NICR) and DynMM's FusionDynMM share their names; the latter adds
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
+import numpy as np
+from flax.traverse_util import flatten_dict
 
-Place = tuple[str, ...]
-"""Keys of a variable, from the outermost dict inwards."""
+from jdyn.data.dataset import DataError
+from jdyn.interop.state_dict import Place, read_params, read_state_dict
 
 
 def _next(template: str) -> Callable[[re.Match], str]:
@@ -27,6 +28,9 @@ _LEAVES = {
   'mean': 'running_mean',
   'var': 'running_var',
 }
+
+# What only a pyramid with its pools has.
+_WITH_POOLS = 'context_module.features.0.1.'
 
 # From our path, with the leaf already theirs, to their name with slashes; in order.
 _RULES = [
@@ -65,39 +69,85 @@ _RULES = [
 ]
 
 
-def tensor_name(place: Place, *, pools: bool = True) -> str:
+def convert(path: Path, template: Mapping[str, Any]) -> dict[str, Any]:
+  """Variables of `gated_stages`, or of an `esanet` of one modality or two.
+
+  Args:
+    path: of the checkpoint, with an optimizer's state beside the tensors or without.
+    template: variables of our model, or their shapes.
+
+  Raises:
+    DataError: the file is damaged, or of another model than `template`.
+  """
+  tensors = read_state_dict(path)
+  if any(re.match(r'gate_layer\d', str(name)) for name in tensors):
+    raise DataError(
+      f"{path}: a network of DynMM's local gates (gate_layer0, gate_layer1, ...); only "
+      'the one with a single, global gate can be converted.'
+    )
+  pools = any(str(name).startswith(_WITH_POOLS) for name in tensors)
+  found = places(template, pools=pools)
+  _check_gate(path, tensors, found)
+  _check_classes(path, tensors, found, template)
+  return read_params(path, tensors, found, template)
+
+
+def _check_gate(
+  path: Path, tensors: Mapping[str, Any], found: Mapping[str, Place]
+) -> None:
+  missing = set(found) - set(tensors)
+  gate = {name for name in found if name.startswith('gate_layer.')}
+  if missing and missing == gate and set(tensors) <= set(found):
+    raise DataError(
+      f"{path}: ESANet without a gate, and the config's model has one. Convert it with "
+      'a config of the static model, and give that folder as `pretrained` of the '
+      "gated one's `network`."
+    )
+
+
+def _check_classes(
+  path: Path,
+  tensors: Mapping[str, Any],
+  found: Mapping[str, Place],
+  template: Mapping[str, Any],
+) -> None:
+  if (name := 'decoder.conv_out.bias') in set(tensors) & set(found):
+    have, (want,) = np.size(tensors[name]), flatten_dict(template)[found[name]].shape
+    if have != want:
+      raise DataError(
+        f"{path}: predicts {have} classes, and the config's model {want}. If it "
+        'was trained on SceneNet RGB-D (13 classes), convert it with a config of '
+        'those, and give parts of that folder as `pretrained`.'
+      )
+
+
+def places(template: Mapping[str, Any], *, pools: bool = True) -> dict[str, Place]:
+  """Where each tensor belongs among our variables, by its name.
+
+  Args:
+    template: variables of our model, or their shapes.
+    pools: as in `tensor_name`.
+  """
+  ours = flatten_dict(template)
+  encoders = {key for place in ours for key in place if key.startswith('encoders_')}
+  return {
+    tensor_name(place[1:], pools=pools, single=len(encoders) == 1): place
+    for place in ours
+  }
+
+
+def tensor_name(place: Place, *, pools: bool = True, single: bool = False) -> str:
   """The name of a variable's tensor in a state dict.
 
   Args:
     place: of the variable in its collection.
     pools: whether pyramid pooling counts its pools as layers: `ppm`, not `appm`.
+    single: whether there is one encoder, which is not named by its modality then.
   """
   *modules, leaf = place
-  name = '/'.join([*modules, _LEAVES[leaf]])
+  name = '/'.join([*modules, _LEAVES.get(leaf, leaf)])
   for pattern, replacement in _RULES:
     name = re.sub(pattern, replacement, name)
   name = re.sub(r'\bbin_(\d)/', r'features/\1/1/' if pools else r'features/\1/', name)
+  name = re.sub(r'^encoder_[^/]+', 'encoder', name) if single else name
   return name.replace('/', '.')
-
-
-def variables(
-  tensors: Mapping[str, Any], template: Mapping[str, Any], names: Mapping[Place, str]
-) -> dict[str, Any]:
-  """Our variables from the tensors of a state dict.
-
-  Args:
-    tensors: by their names.
-    template: our variables, or their shapes.
-    names: of the tensor of each variable, by the variable's place in the template.
-  """
-
-  def take(place: Place, shape: tuple[int, ...]):
-    tensor = tensors[names[place]]
-    if place[-1] == 'kernel':
-      # [out, in, height, width]; a linear layer is a convolution of one pixel there.
-      tensor = tensor.transpose(2, 3, 1, 0)
-      tensor = tensor[0, 0] if len(shape) == 2 else tensor
-    return tensor
-
-  shapes = flatten_dict(jax.tree.map(lambda leaf: leaf.shape, template))
-  return unflatten_dict({place: take(place, shape) for place, shape in shapes.items()})

@@ -3,8 +3,13 @@
 Such a file is a zip archive: `<root>/data.pkl` is a pickle in which every tensor is a
 call of one function of PyTorch's, with a shape, strides and the name of a storage, and
 `<root>/data/<name>` holds the storage's bytes. The pickle is read by the restricted
-machine of `jdyn.data`, which knows that one call; records are stored uncompressed, are
-checked against their CRC and never written to disk.
+machine of `jdyn.data`, which knows that one call beside those of NumPy's scalars and
+arrays; records are stored uncompressed, are checked against their CRC and never written
+to disk.
+
+Before PyTorch 1.6 it was a sequence, without a checksum: pickles of a magic number, of
+the format's version, of the system's sizes, of what was saved, and of the storages'
+names; then each storage's length and bytes.
 """
 
 import dataclasses
@@ -15,7 +20,7 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import _Unpickler
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -41,12 +46,17 @@ _STORAGES = {
 
 _BINPERSID = ord('Q')
 
-# What zipfile raises on archives that are cut off, damaged or made up.
+_ZIP = b'PK\x03\x04'
+_SEQUENCE = [0x1950A86A20F9469CFC6C, 1001]
+"""The magic number and the version of the format before PyTorch 1.6."""
+
+# What comes of files that are cut off, damaged or made up.
 _DAMAGE = (
   EOFError,
   NotImplementedError,
   OSError,
   RuntimeError,
+  TypeError,
   ValueError,
   struct.error,
   zipfile.BadZipFile,
@@ -90,39 +100,63 @@ def _tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_) ->
 
 
 class _TensorUnpickler(RestrictedUnpickler):
-  """The machine for `data.pkl`."""
+  """The machine for the pickle of what was saved."""
 
   calls: ClassVar[Mapping[str, Callable]] = {
+    **RestrictedUnpickler.calls,
     'collections.OrderedDict': lambda: _StateDict(),
     'torch._utils._rebuild_tensor_v2': _tensor,
   }
-  tokens: ClassVar = tuple(_STORAGES)
-  stateful: ClassVar = (_StateDict,)
+  tokens: ClassVar = (*RestrictedUnpickler.tokens, *_STORAGES)
+  stateful: ClassVar = (*RestrictedUnpickler.stateful, _StateDict)
   dispatch: ClassVar = {
     **RestrictedUnpickler.dispatch,
     _BINPERSID: _Unpickler.dispatch[_BINPERSID],
   }
 
-  def __init__(self, archive: '_Archive'):
-    """Reads the archive's pickle, with storages from the archive."""
-    data = archive.record('data.pkl')
-    super().__init__(BytesIO(data), len(data))
-    self._archive = archive
+  def __init__(
+    self, file: BinaryIO, size: int, values: Callable[[str, np.dtype], np.ndarray]
+  ):
+    """Reads `file`, of that size, with the storages' values by name and type."""
+    super().__init__(file, size)
+    self._values = values
     self._known: dict[tuple[str, str], _Storage] = {}
 
-  def persistent_load(self, name: Any) -> _Storage:
+  def persistent_load(self, name: Any) -> _Storage | None:
     """The storage that a persistent id names."""
-    kind, storage, key, _device, count = name
-    if kind != 'storage' or not isinstance(storage, Global):
+    kind, storage, key, _device, count, *view = name
+    if kind != 'storage' or not isinstance(storage, Global) or view not in ([], [None]):
       raise RefusedError(f'the persistent id {name!r:.80}')
+    return self.storage(key, storage.name, count)
+
+  def storage(self, key: str, kind: str, count: int) -> _Storage | None:
+    """The storage of that name, type and number of values."""
     # Read once: a file of some bytes can name the same storage a million times.
-    if (key, storage.name) not in self._known:
-      values = self._archive.values(f'data/{key}', np.dtype(_STORAGES[storage.name]))
-      self._known[key, storage.name] = _Storage(values)
-    known = self._known[key, storage.name]
+    if (key, kind) not in self._known:
+      values = self._values(key, np.dtype(_STORAGES[kind]))
+      self._known[key, kind] = _Storage(values)
+    known = self._known[key, kind]
     if count != len(known.values):
       raise ValueError(f'storage {key}: {count} promised, {len(known.values)} there')
     return known
+
+
+class _Survey(_TensorUnpickler):
+  """The same machine without storages: it notes which ones there must be."""
+
+  calls: ClassVar = {
+    **_TensorUnpickler.calls,
+    'torch._utils._rebuild_tensor_v2': lambda *_: None,
+  }
+
+  def __init__(self, file: BinaryIO, size: int):
+    """Reads `file`, of that size."""
+    super().__init__(file, size, lambda *_: np.empty(0))
+    self.found: dict[str, tuple[np.dtype, int]] = {}
+
+  def storage(self, key: str, kind: str, count: int) -> None:
+    """Notes it."""
+    self.found[key] = np.dtype(_STORAGES[kind]), count
 
 
 class _Archive:
@@ -152,9 +186,9 @@ class _Archive:
     return self._archive.read(self._records[name])
 
   def values(self, name: str, dtype: np.dtype) -> np.ndarray:
-    """A record's numbers, in the byte order of this machine."""
+    """A storage's numbers, in the byte order of this machine."""
     order = '>' if self._big else '<'
-    values = np.frombuffer(self.record(name), dtype.newbyteorder(order))
+    values = np.frombuffer(self.record(f'data/{name}'), dtype.newbyteorder(order))
     return values.astype(dtype, copy=False)
 
 
@@ -162,11 +196,52 @@ def _is_pickle(name: str) -> bool:
   return name.endswith('/data.pkl') and name.count('/') == 1
 
 
+class _Sequence:
+  """What stands in a file of the older format, and where."""
+
+  def __init__(self, path: Path, file: BinaryIO, size: int):
+    """Goes through the file once; `size` is its size."""
+    self._file = file
+
+    def read(machine=RestrictedUnpickler):
+      return machine(file, size).run(path)
+
+    if [read(), read()] != _SEQUENCE:
+      raise ValueError('another magic number or version')
+    read()  # Sizes of C's types, which say nothing of the storages.
+    start = file.tell()
+    survey = _Survey(file, size)
+    survey.run(path)
+    length = file.tell() - start
+    names = read()
+    if sorted(names) != sorted(survey.found):
+      raise ValueError(f'{len(survey.found)} storages promised, {len(names)} there')
+    self._starts = {}
+    for name in names:
+      dtype, count = survey.found[name]
+      self._starts[name] = file.tell() + 8, count
+      if int.from_bytes(file.read(8), 'little') != count:
+        raise ValueError(f'storage {name}: {count} values promised, and not there')
+      end = file.tell() + count * dtype.itemsize
+      if end > size:
+        raise EOFError(f'storage {name} is cut off')
+      file.seek(end)
+    file.seek(start)
+    self.program = file.read(length)
+
+  def values(self, name: str, dtype: np.dtype) -> np.ndarray:
+    """A storage's numbers, in the byte order of this machine."""
+    start, count = self._starts[name]
+    self._file.seek(start)
+    data = self._file.read(count * dtype.itemsize)
+    return np.frombuffer(data, dtype.newbyteorder('<')).astype(dtype, copy=False)
+
+
 def read_torch(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
   """The tensors of a file of `torch.save`, in the dicts and lists that hold them.
 
   Args:
-    path: of a file that PyTorch 1.6 or a later one wrote.
+    path: of the file; PyTorch may have written it before 1.6 or later.
     max_bytes: the largest file that is read.
 
   Returns:
@@ -174,8 +249,8 @@ def read_torch(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     NumPy arrays for tensors, in their strides, read-only.
 
   Raises:
-    DataError: if the file is absent, too large, damaged, of the format before PyTorch
-      1.6, or asks for anything but tensors and plain values.
+    DataError: if the file is absent, too large, damaged, or asks for anything but
+      tensors and plain values.
   """
   path = Path(path)
   if not path.is_file():
@@ -184,12 +259,23 @@ def read_torch(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
   if size > max_bytes:
     raise DataError(f'{path}: {size} bytes, more than max_bytes={max_bytes}.')
   try:
-    with zipfile.ZipFile(path) as archive:
-      return _TensorUnpickler(_Archive(archive, size)).run(path)
+    with path.open('rb') as file:
+      if file.read(len(_ZIP)) == _ZIP:
+        with zipfile.ZipFile(file) as archive:
+          records = _Archive(archive, size)
+          return _load(path, records.record('data.pkl'), records.values)
+      file.seek(0)
+      sequence = _Sequence(path, file, size)
+      return _load(path, sequence.program, sequence.values)
   except DataError:
     raise
   except _DAMAGE as error:
     raise DataError(
-      f'{path}: not a whole zip archive, as torch.save writes it ({error}). Fetch the '
-      'file again; if PyTorch before 1.6 wrote it, save it again with a later one.'
+      f'{path}: not a whole file of torch.save ({error}). Fetch the file again.'
     ) from error
+
+
+def _load(
+  path: Path, program: bytes, values: Callable[[str, np.dtype], np.ndarray]
+) -> Any:
+  return _TensorUnpickler(BytesIO(program), len(program), values).run(path)

@@ -64,5 +64,7 @@ def test_every_tensor_finds_its_place(tmp_path):
 
 def test_a_checkpoint_without_the_equilibrium_is_refused(tmp_path):
   tensors = released_mm_dynamics.state_dict(WIDTHS, HIDDEN, CLASSES)
-  with pytest.raises(DataError, match=r'BRCA_best\.pt.*only the converter has deq_fus'):
+  with pytest.raises(
+    DataError, match=r"BRCA_best\.pt.*only the config's model has deq"
+  ):
     _convert(tmp_path, tensors)

@@ -61,7 +61,7 @@ _GATE = 'FeatureInforEncoder.1.clf.0.weight'
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (_without(_GATE), f'only the converter has {_GATE}'),
+    (_without(_GATE), f"only the config's model has {_GATE}"),
     (_with('fc.weight', 2, 2), r'only the file has fc\.weight'),
     (_with(_GATE, 4, 4), rf'{_GATE} is \[4, 4\] and not \[3, 3\]'),
     (_with('TCPConfidenceLayer.0.clf.0.bias', 1, 1), r'is \[1, 1\] and not \[1\]'),

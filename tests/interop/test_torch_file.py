@@ -1,5 +1,6 @@
 """Tensors of PyTorch files are read exactly; all else is refused, and nothing runs."""
 
+import contextlib
 import os
 import pickle
 import zipfile
@@ -15,6 +16,7 @@ from tests.interop.torch_files import ORDERED_DICT, mapping, storage, tensor, te
 _RNG = np.random.default_rng(0)
 _VALUES = _RNG.standard_normal(24).astype('f4')
 _DATA = {'archive/data/0': _VALUES.tobytes()}
+_OLD_DATA = {'0': torch_files.old_storage(_VALUES)}
 
 
 @pytest.fixture
@@ -22,10 +24,12 @@ def path(tmp_path):
   return tmp_path / 'model.pt'
 
 
+@pytest.mark.parametrize('old', [False, True], ids=['zip', 'old'])
 @pytest.mark.parametrize('dtype', torch_files.KINDS)
-def test_values_come_back_in_their_types(path, dtype):
+def test_values_come_back_in_their_types(path, dtype, old):
   values = (10 * _RNG.standard_normal((3, 2))).astype(dtype)
-  got = read_torch(torch_files.save(path, {'a.weight': values, 'a.bias': values[0]}))
+  tensors = {'a.weight': values, 'a.bias': values[0]}
+  got = read_torch(torch_files.save(path, tensors, old=old))
   assert list(got) == ['a.weight', 'a.bias']
   np.testing.assert_array_equal(got['a.weight'], values, strict=True)
   np.testing.assert_array_equal(got['a.bias'], values[0], strict=True)
@@ -68,6 +72,15 @@ def test_a_checkpoint_of_several_things(path):
   np.testing.assert_array_equal(got['model']['w'], _VALUES)
 
 
+@pytest.mark.parametrize('old', [False, True], ids=['zip', 'old'])
+def test_what_stands_beside_the_tensors(path, old):
+  got = read_torch(torch_files.save(path, {'w': _VALUES}, old=old, training=True))
+  assert (got['epoch'], got['best_miou']) == (3, 0.5)
+  momentum = got['optimizer']['state'][0]['momentum_buffer']
+  for values in (got['state_dict']['w'], momentum):
+    np.testing.assert_array_equal(values, _VALUES, strict=True)
+
+
 @pytest.mark.parametrize('order', ['little', 'big'])
 def test_the_byte_order_is_that_of_the_file(path, order):
   data = _VALUES.astype('<f4' if order == 'little' else '>f4').tobytes()
@@ -103,15 +116,19 @@ _REFUSED = {
   'call of a storage type': (b'ctorch\nFloatStorage\n)R', 'a call of torch.FloatSt'),
   'storage type as a value': (b'ctorch\nFloatStorage\n', 'a Global as a value'),
   'storage as a value': (storage('0', 24), 'a _Storage as a value'),
-  'state of a tensor': (_FLAT + b'}b', 'a state for a ndarray'),
+  'state of a tensor': (_FLAT + b'}b', 'a state for a (ndarray|NoneType)'),
 }
 
 
+@pytest.mark.parametrize('old', [False, True], ids=['zip', 'old'])
 @pytest.mark.parametrize('case', _REFUSED)
-def test_what_is_no_tensor_is_refused_and_never_run(path, monkeypatch, case):
+def test_what_is_no_tensor_is_refused_and_never_run(path, monkeypatch, case, old):
   program, message = _REFUSED[case]
   monkeypatch.chdir(path.parent)
-  torch_files.write(path, program, _DATA)
+  if old:
+    torch_files.write_old(path, program, _OLD_DATA)
+  else:
+    torch_files.write(path, program, _DATA)
   with pytest.raises(DataError, match=rf'model\.pt: .*{message}'):
     read_torch(path)
   assert os.listdir(path.parent) == ['model.pt']
@@ -168,8 +185,69 @@ def test_damaged_archives_are_errors(path):
     archive.filelist[1].file_size = 10**9
   with pytest.raises(DataError, match=r'model\.pt: .*larger than the file'):
     read_torch(path)
-  path.write_bytes(b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.')  # The older format.
-  with pytest.raises(DataError, match=r'model\.pt: .*PyTorch before 1\.6'):
+
+
+_OLD = tensor(storage('0', 24, view=b'N'), (24,), (1,))
+_OLD_WRONG = {
+  'another magic number': (_OLD, _OLD_DATA, {'magic': b'I1\n'}, 'magic number'),
+  'another version': (_OLD, _OLD_DATA, {'version': 1002}, 'version'),
+  'a storage less': (_OLD, {}, {}, '1 storages promised, 0 there'),
+  'a storage more': (b'N', _OLD_DATA, {}, '0 storages promised, 1 there'),
+  'no list of storages': (_OLD, _OLD_DATA, {'names': b'N'}, 'not a whole file'),
+  'a length that is no integer': (
+    tensor(
+      b'(' + text('storage') + b'ctorch\nFloatStorage\n' + text('0') * 2 + b'F24\nNtQ',
+      (24,),
+      (1,),
+    ),
+    _OLD_DATA,
+    {},
+    'not a whole file',
+  ),
+  'another length': (
+    tensor(storage('0', 23, view=b'N'), (23,), (1,)),
+    _OLD_DATA,
+    {},
+    'storage 0: 23 values promised, and not there',
+  ),
+  'two lengths': (
+    b'](' + _OLD + tensor(storage('0', 23, view=b'N'), (23,), (1,)) + b'e',
+    {'0': torch_files.old_storage(_VALUES[:23])},
+    {},
+    'storage 0: 24 promised, 23 there',
+  ),
+  'two types': (
+    b'](' + _OLD + tensor(storage('0', 24, 'Double', b'N'), (24,), (1,)) + b'e',
+    _OLD_DATA,
+    {},
+    'storage 0 is cut off',
+  ),
+  'negative length': (
+    tensor(storage('0', -1, view=b'N'), (0,), (1,)),
+    {'0': b'\xff' * 8},
+    {},
+    'storage 0: -1 values promised',
+  ),
+  'huge length': (
+    tensor(storage('0', 2**60, view=b'N'), (1,), (1,)),
+    {'0': (2**60).to_bytes(8, 'little')},
+    {},
+    'storage 0 is cut off',
+  ),
+  'a view of another storage': (
+    tensor(storage('0', 24, view=b'(' + text('1') + b'I0\nI24\nt'), (24,), (1,)),
+    _OLD_DATA,
+    {},
+    'the persistent id',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', _OLD_WRONG)
+def test_files_of_the_older_format_that_do_not_fit_are_errors(path, case):
+  program, storages, options, message = _OLD_WRONG[case]
+  torch_files.write_old(path, program, storages, **options)
+  with pytest.raises(DataError, match=rf'model\.pt: .*{message}'):
     read_torch(path)
 
 
@@ -179,12 +257,23 @@ def test_a_name_that_leads_out_of_the_archive_is_no_path(path):
   assert os.listdir(path.parent) == ['model.pt']
 
 
-def test_every_truncation_is_an_error(path):
-  data = torch_files.save(path, {'w': _VALUES}).read_bytes()
+@pytest.mark.parametrize('old', [False, True], ids=['zip', 'old'])
+def test_every_truncation_is_an_error(path, old):
+  data = torch_files.save(path, {'w': _VALUES}, old=old).read_bytes()
   for size in range(0, len(data), 3):
     path.write_bytes(data[:size])
     with pytest.raises(DataError, match=r'model\.pt'):
       read_torch(path)
+
+
+def test_a_changed_byte_of_the_older_format_is_no_other_error(path):
+  data = bytearray(torch_files.save(path, {'w': _VALUES}, old=True).read_bytes())
+  for place in range(len(data) - _VALUES.nbytes):
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+    with contextlib.suppress(DataError):
+      read_torch(path)
+    data[place] ^= 0xFF
 
 
 def test_a_changed_byte_is_an_error_or_of_no_effect(path):

@@ -13,6 +13,7 @@ from jdyn.encoders.resnet import ResNet
 from jdyn.encoders.strided_conv import StridedConv
 from jdyn.gates.learned import LearnedGate
 from jdyn.interop import esanet
+from jdyn.interop.state_dict import take
 from jdyn.models.esanet import ESANet
 from jdyn.models.gated_stages import GatedStages
 from tests.reference import convert
@@ -56,7 +57,7 @@ def bind(module, weights, prefix, *args, **options):
   counters = {key for key in own if key.endswith('num_batches_tracked')}
   assert used == own - counters, used ^ (own - counters)
   assert len(used) == len(names)
-  variables = esanet.variables(weights, template, names)
+  variables = take(weights, {name: place for place, name in names.items()}, template)
   return variables, {p: name for p, name in names.items() if p[0] == 'batch_stats'}
 
 
