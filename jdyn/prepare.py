@@ -3,6 +3,9 @@
 `python -m jdyn.prepare avmnist --mnist DIR --fsdd DIR --out DIR`
 `python -m jdyn.prepare fastmri --volumes DIR --annotations knee.csv
   --files knee_file_list.csv --out DIR`
+`python -m jdyn.prepare nyuv2 --mat nyu_depth_v2_labeled.mat --splits splits.mat
+  --classes classMapping40.mat --out DIR`
+`python -m jdyn.prepare sunrgbd --images SUNRGBD --toolbox SUNRGBDtoolbox --out DIR`
 """
 
 import argparse
@@ -18,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   commands = parser.add_subparsers(dest='dataset', required=True)
   _add_avmnist(commands)
   _add_fastmri(commands)
+  _add_nyuv2(commands)
+  _add_sunrgbd(commands)
   options = parser.parse_args(arguments)
   # Imports wait until here, so that --help is quick.
   from jdyn.data.dataset import DataError
@@ -124,6 +129,70 @@ def _fastmri(options: argparse.Namespace) -> None:
   print(
     '{slices} slices of {volumes} volumes; left out: {absent} listed but absent, '
     '{wide} too wide, {unlisted} not listed'.format(**counts),
+    file=sys.stderr,
+  )
+
+
+def _add_nyuv2(commands: argparse._SubParsersAction) -> None:
+  parser = commands.add_parser(
+    'nyuv2',
+    help='images of NYU Depth v2, with labels of 40 and 13 classes',
+    description='Writes colour, depth and labels of every image of NYU Depth v2 as '
+    'PNG, split 795 to 654 as published. The first file is on '
+    'https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html, the others in '
+    'https://github.com/VainF/nyuv2-python-toolkit.',
+  )
+  add = parser.add_argument
+  add('--mat', type=Path, required=True, help='nyu_depth_v2_labeled.mat, 2.8 GB')
+  add('--splits', type=Path, required=True, help='splits.mat')
+  add('--classes', type=Path, required=True, help='classMapping40.mat')
+  add('--classes13', type=Path, help='class13Mapping.mat (its table is built in)')
+  add('--out', type=Path, required=True, help='folder to create')
+  parser.set_defaults(run=_nyuv2)
+
+
+def _nyuv2(options: argparse.Namespace) -> None:
+  from jdyn.data.prepare_nyuv2 import prepare_nyuv2
+
+  start = time.monotonic()
+  counts = prepare_nyuv2(
+    options.mat,
+    options.splits,
+    options.classes,
+    options.out,
+    classes13=options.classes13,
+    progress=_ProgressLine(),
+  )
+  _report(options.out, start)
+  print('{train} training and {test} test images'.format(**counts), file=sys.stderr)
+
+
+def _add_sunrgbd(commands: argparse._SubParsersAction) -> None:
+  parser = commands.add_parser(
+    'sunrgbd',
+    help='images and labels of SUN RGB-D, listed by split',
+    description='Links, or copies where that is impossible, the images of SUN RGB-D, '
+    'writes their labels beside them, and lists of both, split 5285 to 5050 as '
+    'published.',
+  )
+  add = parser.add_argument
+  add('--images', type=Path, required=True, help='folder SUNRGBD, unpacked')
+  add('--toolbox', type=Path, required=True, help='folder SUNRGBDtoolbox, unpacked')
+  add('--out', type=Path, required=True, help='folder to create')
+  parser.set_defaults(run=_sunrgbd)
+
+
+def _sunrgbd(options: argparse.Namespace) -> None:
+  from jdyn.data.prepare_sunrgbd import prepare_sunrgbd
+
+  start = time.monotonic()
+  counts = prepare_sunrgbd(
+    options.images, options.toolbox, options.out, progress=_ProgressLine()
+  )
+  _report(options.out, start)
+  print(
+    '{train} training and {test} test images; {linked} files linked, {copied} '
+    'copied'.format(**counts),
     file=sys.stderr,
   )
 

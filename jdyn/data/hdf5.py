@@ -5,6 +5,7 @@ file names its own bytes, so its hash covers everything that was read.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ def open_file(path: Path) -> Iterator[Any]:
     raise
   except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
     # A flipped byte makes h5py raise any of these, not only OSError.
+    if cut := re.search(r'truncated file: .*stored_eof = (\d+)', str(error)):
+      raise DataError(
+        f'{path}: cut off after {path.stat().st_size} of {cut[1]} bytes. '
+        'Copy or download it again.'
+      ) from error
     raise DataError(
       f'{path}: not readable as HDF5 ({error}). Copy or download it again.'
     ) from error
@@ -50,13 +56,52 @@ def children(file: Any, name: str = '') -> list[str]:
 
 
 def read(
-  file: Any, name: str, *, shape: tuple[int | None, ...] | None = None, kinds: str = ''
+  file: Any, name: Any, *, shape: tuple[int | None, ...] | None = None, kinds: str = ''
 ) -> np.ndarray:
-  """The whole dataset `name`, after its shape and type were found right.
+  """The whole dataset `name`, after its shape and type were found right: see `find`."""
+  import h5py
+
+  dataset = find(file, name, shape=shape, kinds=kinds)
+  if h5py.check_string_dtype(dataset.dtype) is not None:
+    return np.array(dataset.asstr(errors='replace')[...], dtype=str)
+  return dataset[...]
+
+
+def references(file: Any, name: str) -> list[Any]:
+  """What the cells of `name` refer to, each for `find`.
+
+  MATLAB's version 7.3 files keep cell arrays, and the fields of struct arrays, as
+  datasets of such references.
+
+  Raises:
+    DataError: if it is absent, a link or of another type.
+  """
+  import h5py
+
+  dataset = _resolve(file, name)
+  if (
+    not isinstance(dataset, h5py.Dataset)
+    or h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference
+    or dataset.is_virtual
+    or dataset.external
+  ):
+    raise DataError(
+      f'{file.filename}: {name} holds no references. Is this the file that its name '
+      'says?'
+    )
+  return dataset[...].ravel().tolist()
+
+
+def find(
+  file: Any, name: Any, *, shape: tuple[int | None, ...] | None = None, kinds: str = ''
+) -> Any:
+  """The dataset `name`, unread, after its shape and type were found right.
+
+  Indexing the dataset reads that part of it, and no more.
 
   Args:
     file: from `open_file`.
-    name: path of the dataset in the file.
+    name: path of the dataset in the file, or one of its `references`.
     shape: that it must have; None stands for any size, or for any shape.
     kinds: NumPy kinds that it may have (`fiubS`, and `O` for text); any if empty.
 
@@ -65,8 +110,8 @@ def read(
   """
   import h5py
 
-  where = f'{file.filename}: {name}'
-  dataset = _resolve(file, name)
+  dataset = _resolve(file, name) if isinstance(name, str) else file[name]
+  where = f'{file.filename}: {name if isinstance(name, str) else dataset.name}'
   if not isinstance(dataset, h5py.Dataset):
     raise DataError(f'{where} is a group, not a dataset. Check the layout.')
   if dataset.is_virtual or dataset.external:
@@ -91,9 +136,7 @@ def read(
       f'{where} has type {dataset.dtype}, which is not expected here. '
       'Write it again as plain numbers.'
     )
-  if is_text:
-    return np.array(dataset.asstr(errors='replace')[...], dtype=str)
-  return dataset[...]
+  return dataset
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -22,12 +22,7 @@ ones; call it "AV-MNIST rebuilt".
 import dataclasses
 import hashlib
 import itertools
-import json
-import os
-import platform
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +32,7 @@ from jdyn.data.dataset import DataError
 from jdyn.data.hashing import sha256_file
 from jdyn.data.mnist import FILES, mnist_path, read_mnist
 from jdyn.data.pca import fit_pca
+from jdyn.data.preparation import Progress, new_folder, write_manifest
 from jdyn.data.spectrogram import SIZE, add_noise, spectrogram
 from jdyn.data.spoken_digits import Recording, find_recordings, read_wav
 
@@ -44,9 +40,6 @@ _PARTS = ('train', 'test')
 _PIXELS = 28 * 28
 _FIRST_TEST_INDEX = 40  # With audio_split='index': of 50, as the circulating files.
 _BLOCK = 4096  # Rows written at a time.
-
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(what, done, total)`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,32 +159,23 @@ def prepare_avmnist(
   Raises:
     DataError: if `out` has files, or the input is incomplete or damaged.
   """
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise DataError(f'{out}: exists. Remove it, or choose another folder.')
   limits = {'train': recipe.limit_train, 'test': recipe.limit_test}
   data = {part: read_mnist(mnist, part, limits[part]) for part in _PARTS}
   recordings = find_recordings(fsdd)
   pools = split_recordings(recordings, recipe)
   pairs = {part: pair(data[part][1], pools[part]) for part in _PARTS}
 
-  partial = out.with_name(f'.{out.name}.partial-{os.getpid()}')
-  partial.mkdir(parents=True)
-  try:
-    shares = _write_images(partial, data, recipe, progress)
-    _write_audio(partial, pairs, recipe, progress)
+  with new_folder(out) as folder:
+    shares = _write_images(folder, data, recipe, progress)
+    _write_audio(folder, pairs, recipe, progress)
     for part in _PARTS:
-      np.save(partial / f'{part}_labels.npy', data[part][1])
+      np.save(folder / f'{part}_labels.npy', data[part][1])
     manifest = _manifest(recipe, mnist, recordings, pairs, shares)
     manifest['files'] = {
-      str(path.relative_to(partial)): sha256_file(path)
-      for path in sorted(partial.rglob('*.npy'))
+      str(path.relative_to(folder)): sha256_file(path)
+      for path in sorted(folder.rglob('*.npy'))
     }
-    text = json.dumps(manifest, indent=1)
-    (partial / 'manifest.json').write_text(f'{text}\n', encoding='utf-8')
-    partial.replace(out)
-  except BaseException:
-    shutil.rmtree(partial)
-    raise
+    write_manifest(folder, manifest)
 
 
 def _write_images(
@@ -279,11 +263,6 @@ def _manifest(
       for part, used in pairs.items()
     },
     'recordings': {part: len(set(used)) for part, used in pairs.items()},
-    'versions': {
-      'python': platform.python_version(),
-      'numpy': np.__version__,
-      'jdyn': metadata.version('jdyn'),
-    },
     'sources': {**sources, 'wav files': wavs.hexdigest()},
     'ids': {
       part: [f'{row:05d}-{used.path.stem}' for row, used in enumerate(paired)]

@@ -18,12 +18,7 @@ time. The release differs in that
 """
 
 import csv
-import json
-import os
-import platform
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +28,11 @@ from jdyn.data import hdf5
 from jdyn.data.dataset import DataError
 from jdyn.data.hashing import sha256_file
 from jdyn.data.knee_slices import METADATA, Slice, write_slice, write_table
+from jdyn.data.preparation import Progress, new_folder, write_manifest
 
 _FOLDERS = ('singlecoil_train', 'singlecoil_val')
 _KSPACE = (640, 400)
 _FEWEST = 4  # Of which 2, 1 and 1 are train, validation and test.
-
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(what, done, total)`."""
 
 Findings = Mapping[tuple[str, int], Sequence[str]]
 """Annotations by volume and number of the slice."""
@@ -130,8 +123,6 @@ def prepare_fastmri(
   Raises:
     DataError: if `out` has files, or the input is incomplete or damaged.
   """
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise DataError(f'{out}: exists. Remove it, or choose another folder.')
   findings, names = read_annotations(annotations), read_names(files)
   splits = split_volumes(names)
   found = _find_volumes(volumes)
@@ -139,17 +130,15 @@ def prepare_fastmri(
   if not chosen:
     raise DataError(f'{volumes}: no volume of {files} is there, only {[*found][:3]}.')
 
-  partial = out.with_name(f'.{out.name}.partial-{os.getpid()}')
-  partial.mkdir(parents=True)
-  try:
+  with new_folder(out) as folder:
     slices, wide = [], []
     for done, path in enumerate(chosen):
       progress('volumes', done, len(chosen))
-      written = [*_write_volume(path, partial, findings, splits, kspace_shape)]
+      written = [*_write_volume(path, folder, findings, splits, kspace_shape)]
       slices += written
       wide += [] if written else [path.stem]
     progress('volumes', len(chosen), len(chosen))
-    write_table(partial / METADATA, slices)
+    write_table(folder / METADATA, slices)
     counts = {
       'volumes': len(chosen) - len(wide),
       'slices': len(slices),
@@ -162,15 +151,9 @@ def prepare_fastmri(
       'wide': wide,
       'absent': [name for name in names if name not in found],
       'kspace_shape': kspace_shape,
-      'versions': _versions(),
       'sources': {path.name: sha256_file(path) for path in (annotations, files)},
     }
-    text = json.dumps(manifest, indent=1)
-    (partial / 'manifest.json').write_text(f'{text}\n', encoding='utf-8')
-    partial.replace(out)
-  except BaseException:
-    shutil.rmtree(partial)
-    raise
+    write_manifest(folder, manifest, ('scikit-learn',))
   return counts
 
 
@@ -247,9 +230,3 @@ def _sampled(kspace: np.ndarray, path: Path) -> np.ndarray:
   if not columns.size:
     raise DataError(f'{path}: the first slice of kspace is zero. Copy the file again.')
   return columns[[0, -1]]
-
-
-def _versions() -> dict[str, str]:
-  packages = ('numpy', 'scikit-learn', 'jdyn')
-  versions = {name: metadata.version(name) for name in packages}
-  return {'python': platform.python_version(), **versions}

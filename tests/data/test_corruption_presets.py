@@ -176,6 +176,62 @@ def test_severity_adds_a_fifth_of_the_standard_deviation(level):
   assert noise.std() == pytest.approx(quantile.std(), rel=0.05)
 
 
+def _pairs(size):
+  """A split of two modalities of decoded images."""
+  x = np.random.default_rng(2).normal(0, 1, (size, 6, 7, 2)).astype(np.float32)
+  x *= 1 + np.arange(size)[:, None, None, None] % 5
+  inputs = {'rgb': x, 'depth': 10 * x[..., :1]}
+  return Split(inputs, np.zeros(size, np.int32), np.arange(size).astype(str))
+
+
+def _noisy(split, name, level, *modalities):
+  references = corruptions.measure(split, tuple(split.inputs))
+  noise = Noise(name, level, modalities, seed=4)
+  return (
+    corruptions.corrupt(split, noise, references).inputs,
+    corruptions.touched(split, noise, references),
+  )
+
+
+def test_one_modality_of_two_thirds_of_the_examples_is_noisy():
+  split, level = _pairs(SIZE), 0.7
+  got, hit = _noisy(split, 'one_modality', level)
+  assert not (hit['rgb'] & hit['depth']).any()
+  for name, found in hit.items():
+    assert found.mean() == pytest.approx(1 / 3, abs=0.05)
+    clean = split.inputs[name].reshape(SIZE, -1)
+    noise = (got[name].reshape(SIZE, -1) - clean)[found]
+    std = level * np.abs(clean[found]).mean(1)
+    assert (noise / std[:, None]).std() == pytest.approx(1, abs=0.03)
+    # Asked for alone, the same examples of it are noisy.
+    _, alone = _noisy(split, 'one_modality', level, name)
+    assert list(alone) == [name]
+    np.testing.assert_array_equal(alone[name], found)
+
+
+def test_dynmm_decides_and_measures_by_batches_of_eight():
+  split, level = _pairs(SIZE + 3), 0.7
+  got, hit = _noisy(split, 'dynmm_rgbd', level)
+  assert not (hit['rgb'] & hit['depth']).any()
+  batches = [np.arange(start, min(start + 8, len(split))) for start in range(0, 603, 8)]
+  units = []
+  for name, found in hit.items():
+    for rows in batches:
+      assert found[rows].all() or not found[rows].any()
+      if found[rows[0]]:
+        clean = split.inputs[name][rows]
+        units.append((got[name][rows] - clean) / (level * np.abs(clean).mean()))
+    assert found.mean() == pytest.approx(1 / 3, abs=0.14)  # Of only 76 batches.
+  units = np.concatenate([unit.reshape(-1) for unit in units])
+  assert units.std() == pytest.approx(1, abs=0.02)
+  # Not by examples, whose sizes differ by a factor of five.
+  spread = [np.abs(split.inputs['rgb'][rows]).mean((1, 2, 3)) for rows in batches[:-1]]
+  assert np.std(spread) > 0.5
+  places = np.arange(4, len(split))
+  _, moved = _noisy(split.select(places), 'dynmm_rgbd', level)
+  assert (moved['rgb'] != hit['rgb'][places]).any()
+
+
 def test_swap_of_multibench_copies():
   """Beside its loop, which is meant to swap and does not."""
   x, level = np.arange(200, dtype=np.float32), 0.6
