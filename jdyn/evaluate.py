@@ -24,10 +24,10 @@ BATCH_SIZE = 128
 """Examples per batch where times are measured and no other size is given."""
 
 CORRUPTIONS = """\
-drop_steps, gaussian, mask, missing, pixel_gaussian, salt_pepper, swap, white_noise,
-words; or a preset: severity, qmf_paper_gaussian, qmf_paper_salt, qmf_head_salt,
-qmf_rgbd_gaussian, multibench_timeseries, multibench_affect, multibench_mimic,
-multibench_tabular"""
+drop_steps, gaussian, mask, missing, pixel_gaussian, relative_gaussian, salt_pepper,
+swap, white_noise, words; or a preset: severity, one_modality, dynmm_rgbd,
+qmf_paper_gaussian, qmf_paper_salt, qmf_head_salt, qmf_rgbd_gaussian,
+multibench_timeseries, multibench_affect, multibench_mimic, multibench_tabular"""
 """What --corruption takes. A test compares it with `jdyn.data.corruptions`."""
 
 

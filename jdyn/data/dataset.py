@@ -37,12 +37,13 @@ class DataSpec:
 
   Attributes:
     name: of the dataset.
-    task: `multiclass`, `multilabel` or `regression`.
+    task: `multiclass`, `multilabel`, `regression` or `segmentation`.
     modalities: by name.
     num_outputs: classes or labels; 1 for regression.
     class_names: `num_outputs` names; empty for regression.
-    class_weights: for `multilabel`, how much training counts the absence and the
-      presence of each label; empty for 1. Scores do not weigh.
+    class_weights: how much training counts: for `multilabel`, the absence and the
+      presence of each label; for `segmentation`, a pixel of each class. Empty for 1.
+      Scores do not weigh.
   """
 
   name: str
@@ -50,7 +51,7 @@ class DataSpec:
   modalities: Mapping[str, ModalitySpec]
   num_outputs: int
   class_names: tuple[str, ...] = ()
-  class_weights: tuple[tuple[float, float], ...] = ()
+  class_weights: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +60,15 @@ class Split:
 
   Attributes:
     inputs: by modality: an array `[N, ...]`, or a mapping of such arrays. A
-      leaf may be a memory map; it is indexed with an integer array per batch.
+      leaf may be a memory map, or read files as it is indexed: with an integer array
+      per batch, or with a slice.
       A modality that some examples lack is zero there, and `present/<modality>`
       beside it is `bool[N]`.
-    label: `i32[N]` (multiclass), `f32[N, C]` (multilabel) or `f32[N]`.
+    label: `i32[N]` (multiclass), `f32[N, C]` (multilabel), `f32[N]` (regression) or
+      `u8[N, h, w]` (segmentation): 0 for void, one more than the class elsewhere,
+      and 255 right of and below an image that is smaller than the array. Such labels
+      may be read as they are indexed, too. They are of the size of the inputs, or
+      all examples are judged at the size of their own label.
     ids: `N` stable and unique names of examples, as a NumPy string array.
     decode: applied to the indexed inputs of a batch; it may only use operators
       and methods that NumPy and JAX arrays share, since it runs on either (and
@@ -70,6 +76,9 @@ class Split:
       the inputs may be left out, and others may have been added.
     collate: like `decode`, but the result for one example may depend on the
       others of its batch (padding to the longest). Such data is fed by the host.
+    augment: `(id, generator) -> (inputs, label)`: how training draws an example, as
+      stored but without the axis of the batch; None if it takes what is stored. The
+      generator is a function of seed, step and row. Such data is fed by the host.
     per_seed: names of inputs whose second axis is the seed of a run over several
       seeds: `[N, S, ...]`.
   """
@@ -79,6 +88,7 @@ class Split:
   ids: np.ndarray
   decode: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
   collate: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+  augment: Callable[[str, np.random.Generator], tuple[Any, np.ndarray]] | None = None
   per_seed: tuple[str, ...] = ()
 
   def __len__(self) -> int:

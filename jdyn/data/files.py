@@ -8,18 +8,21 @@ import numpy as np
 
 from jdyn.data.dataset import DataError
 
+_LISTED = 8  # Of the missing files, by name.
+
 
 def require(root: Path, names: Iterable[str], layout: str) -> list[Path]:
   """Paths of the named files under `root`.
 
   Raises:
-    DataError: if any is absent; the message lists them and shows `layout`.
+    DataError: if any is absent; the message lists the first of them and shows `layout`.
   """
   paths = [root / name for name in names]
   missing = [path for path in paths if not path.is_file()]
   if missing:
-    listed = ', '.join(str(path) for path in missing)
-    raise DataError(f'Missing {listed}. Expected layout:\n{layout}')
+    listed = ', '.join(str(path) for path in missing[:_LISTED])
+    more = f' and {len(missing) - _LISTED} more' if len(missing) > _LISTED else ''
+    raise DataError(f'Missing {listed}{more}. Expected layout:\n{layout}')
   return paths
 
 

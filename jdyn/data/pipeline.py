@@ -1,10 +1,11 @@
 """From a split and a plan of rows to batches, on the host.
 
-`assemble` makes one batch. `stream` prefetches stacked batches with Grain for
-splits too large for the accelerator's memory; small splits live on the device,
-where `training/feed.py` gathers the same rows inside the compiled program.
+`assemble` makes one batch, and `stream` prefetches those of training with Grain, for
+splits that are augmented or too large for the accelerator's memory. Small splits live
+on the device, where `training/feed.py` gathers the same rows inside the program.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -44,9 +45,37 @@ def assemble(split: Split, rows: np.ndarray, mask: np.ndarray | None = None):
   for transform in (split.decode, split.collate):
     if transform is not None:
       inputs = transform(inputs)
+  return _batch(inputs, np.asarray(batch.label), rows, mask)
+
+
+def draw(split: Split, rows: np.ndarray, seed: int, step: int):
+  """The batch of the given rows as training draws it, not decoded where possible.
+
+  What becomes of an example depends on its place in the step, and not on the number
+  of readers. `split.decode` is left to the program that takes the batch, since what
+  is stored is smaller, unless a `collate` needs its results.
+  """
+  if split.augment is None:
+    kept = split if split.collate else dataclasses.replace(split, decode=None)
+    return assemble(kept, rows)
+  drawn = [
+    split.augment(str(key), _generator(seed, step, place))
+    for place, key in enumerate(split.ids[rows])
+  ]
+  inputs = stack([{name: one[name] for name in split.inputs} for one, _ in drawn])
+  return _batch(inputs, np.stack([label for _, label in drawn]), rows, None)
+
+
+def _generator(seed: int, step: int, place: int) -> np.random.Generator:
+  # The last word of the counter: streams of different places never meet.
+  bits = np.random.Philox(key=[seed, step], counter=[0, 0, 0, place])
+  return np.random.Generator(bits)
+
+
+def _batch(inputs, label, rows, mask):
   return {
     'inputs': dict(inputs),
-    'label': np.asarray(batch.label),
+    'label': label,
     'mask': np.ones(len(rows), np.float32) if mask is None else mask,
     'index': np.asarray(rows, np.int32),
   }
@@ -75,7 +104,8 @@ class _Calls:
     batches = []
     for split, seed in zip(self._splits, self._seeds, strict=True):
       plan = train_rows(seed, len(split), self._batch_size, start, steps)
-      batches.append(stack([assemble(split, rows) for rows in plan]))
+      drawn = [draw(split, rows, seed, start + i) for i, rows in enumerate(plan)]
+      batches.append(stack(drawn))
     return stack(batches)
 
 

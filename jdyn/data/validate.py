@@ -5,8 +5,9 @@ types, labels are in range, values finite, lengths of sequences within bounds, i
 unique, and that no example is in two splits. Memory maps are read in pieces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from jdyn.data.dataset import PRESENT, DataError, DataSpec, ModalitySpec, Split
 
 SPLITS = ('train', 'valid', 'test')
 
-_TASKS = ('multiclass', 'multilabel', 'regression')
+_TASKS = ('multiclass', 'multilabel', 'regression', 'segmentation')
+_OUTSIDE = 255
 _CHUNK_BYTES = 2**24
 
 
@@ -50,7 +52,8 @@ def _check_split(spec: DataSpec, where: str, split: Split) -> None:
   if not len(split):
     raise DataError(f'{where} is empty. Check the files, or hold out another fraction.')
   _check_ids(where, split)
-  _check_label(spec, where, split)
+  check_label = _check_maps if spec.task == 'segmentation' else _check_label
+  check_label(spec, where, split)
   masks = {f'{PRESENT}{name}' for name in spec.modalities} & set(split.inputs)
   modalities = sorted(set(split.inputs) - masks)
   if modalities != sorted(spec.modalities):
@@ -124,6 +127,44 @@ def _check_label(spec: DataSpec, where: str, split: Split) -> None:
     )
 
 
+def _check_maps(spec: DataSpec, where: str, split: Split) -> None:
+  """Labels of pixels, which may be read as they are indexed."""
+  label, size, classes = split.label, len(split), spec.num_outputs
+  if label.dtype != np.uint8 or len(label.shape) != 3 or classes >= _OUTSIDE:
+    raise DataError(
+      f'{where}: labels are {label.dtype} of shape {label.shape}, of {classes} '
+      f'classes; segmentation needs uint8 of shape ({size}, height, width), and fewer '
+      f'classes than {_OUTSIDE}.'
+    )
+  (sizes,) = {m.shape[:2] for m in spec.modalities.values()}
+  for rows, chunk in _chunks(label):
+    inside = chunk != _OUTSIDE
+    wrong = inside & (chunk > classes)
+    if label.shape[1:] == sizes:
+      wrong |= ~inside  # Of the size of the inputs, so nothing is outside.
+    height, width = inside[:, :, :1], inside[:, :1]
+    wrong |= inside != (height & width)
+    wrong |= ~(np.diff(height, axis=1).sum(1, keepdims=True) <= 1)
+    wrong |= ~(np.diff(width, axis=2).sum(2, keepdims=True) <= 1)
+    wrong |= ~inside[:, :1, :1]
+    found = wrong.any(axis=(1, 2))
+    if found.any():
+      raise DataError(
+        f'{where}: the label of example {split.ids[rows][np.argmax(found)]} is none. '
+        f'Pixels are 0 for void or 1 to {classes}; {_OUTSIDE} stands right of and '
+        'below an image that is smaller than the array, and only there.'
+      )
+
+
+def _chunks(leaf: Any) -> Iterator[tuple[slice, np.ndarray]]:
+  """Consecutive parts of an array that may be on disk, of bounded size."""
+  width = int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize
+  rows = max(1, _CHUNK_BYTES // max(1, width))
+  for start in range(0, len(leaf), rows):
+    part = slice(start, start + rows)
+    yield part, np.asarray(leaf[part])
+
+
 def _check_stored(where: str, split: Split, value) -> None:
   """Size, type and finiteness of the arrays of one modality, as stored."""
   leaves = value if isinstance(value, Mapping) else {'values': value}
@@ -136,10 +177,11 @@ def _check_stored(where: str, split: Split, value) -> None:
       )
     if leaf.dtype.kind != 'f':
       continue
-    rows = max(1, _CHUNK_BYTES // max(1, leaf[:1].nbytes))
-    chunks = (leaf[start : start + rows] for start in range(0, len(leaf), rows))
     finite = np.concatenate(
-      [np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1) for chunk in chunks]
+      [
+        np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
+        for _, chunk in _chunks(leaf)
+      ]
     )
     if not finite.all():
       raise DataError(

@@ -14,6 +14,12 @@ from jdyn.data.pipeline import assemble
 from jdyn.data.sources import SOURCES
 
 FROM_FILES = [name for name, cls in SOURCES.items() if not cls.bundled]
+SMALL = {name: {'height': 48, 'width': 64} for name in ('nyuv2', 'sunrgbd')}
+"""Options that make stand-ins small which are large by default."""
+
+
+def make(name):
+  return SOURCES[name](**SMALL.get(name, {}))
 
 
 @pytest.fixture(scope='module')
@@ -23,12 +29,20 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope='module', params=SOURCES)
 def dataset(request, cache):
-  return load(SOURCES[request.param](), '', cache)
+  return load(make(request.param), '', cache)
 
 
-def _features(split):
+def _features(split, spec):
   """A batch of the whole split as one table, at most some 2,000 columns of it."""
   batch = assemble(split, np.arange(len(split)))
+  if spec.task == 'segmentation':
+    image, *place = _pixels(split)
+    inside = np.asarray(split.label)[image] < 255
+    own = inside.any(axis=2).sum(axis=1), inside.any(axis=1).sum(axis=1)
+    size = spec.modalities['rgb'].shape
+    at = [i * new // old for i, new, old in zip(place, size, own, strict=False)]
+    inputs = [batch['inputs'][name][image, *at] for name in spec.modalities]
+    return np.concatenate(inputs, axis=1)
   tables = []
   for name in sorted(batch['inputs']):
     value = batch['inputs'][name]
@@ -38,7 +52,16 @@ def _features(split):
   return np.concatenate(tables, axis=1)
 
 
+def _pixels(split):
+  """Some pixels that have a class: image, row and column in the labels."""
+  label = np.asarray(split.label)
+  seen = np.argwhere((label > 0) & (label < 255))
+  return tuple(np.random.default_rng(0).permutation(seen)[:1000].T)
+
+
 def _targets(split, spec):
+  if spec.task == 'segmentation':
+    return np.eye(spec.num_outputs)[np.asarray(split.label)[_pixels(split)] - 1]
   if spec.task == 'multiclass':
     return np.eye(spec.num_outputs)[split.label]
   return split.label.reshape(len(split), -1).astype(np.float64)
@@ -87,7 +110,7 @@ def test_every_class_can_be_trained_and_tested(dataset):
 
 def test_labels_can_be_learnt_from_the_inputs(dataset):
   train, test = dataset.splits['train'], dataset.splits['test']
-  x, z = _features(train), _features(test)
+  x, z = (_features(split, dataset.spec) for split in (train, test))
   mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
   x, z = (x - mean) / scale, (z - mean) / scale
   y, truth = _targets(train, dataset.spec), _targets(test, dataset.spec)
@@ -127,9 +150,9 @@ def test_decode_takes_what_it_is_given(dataset):
 
 @pytest.mark.parametrize('name', FROM_FILES)
 def test_stand_in_is_a_function_of_its_seed(name, cache, tmp_path):
-  first = load(SOURCES[name](), '', cache)
-  again = load(SOURCES[name](), '', tmp_path)
-  other = load(SOURCES[name](), '', tmp_path, seed=1)
+  first = load(make(name), '', cache)
+  again = load(make(name), '', tmp_path)
+  other = load(make(name), '', tmp_path, seed=1)
   assert first.origin == 'synthetic stand-in'
   assert first.hashes == again.hashes
   assert first.hashes != other.hashes
@@ -150,7 +173,7 @@ def test_missing_files_are_named_with_the_layout(name, tmp_path):
 @pytest.mark.parametrize('damage', ['half', 'empty', 'noise'])
 @pytest.mark.parametrize('name', FROM_FILES)
 def test_damage_to_any_file_is_found(name, damage, tmp_path):
-  source = SOURCES[name]()
+  source = make(name)
   source.write_stand_in(tmp_path, 0)
   paths = source.files(tmp_path)
   for path in paths[:: max(1, len(paths) // 8)]:  # One format may have many files.

@@ -6,9 +6,9 @@ for by name in a `Noise`.
 
 What happens to an example is a function of (seed, modality, id) alone, so it depends
 neither on batches nor on order, and two modalities of one example are corrupted
-independently. A higher level only adds to what a lower one did: more entries, or
-more of the same noise. QMF and MultiBench draw from NumPy's global generator instead,
-in the order in which the examples are read.
+independently, unless a preset is `one_of` or `together`. A higher level only adds to
+what a lower one did: more entries, or more of the same noise. QMF, MultiBench and DynMM
+draw from global generators instead, in the order in which the examples are read.
 """
 
 from jdyn.data.corruptions.corruption import Corruption

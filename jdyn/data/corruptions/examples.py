@@ -6,16 +6,27 @@ from typing import Any
 import numpy as np
 
 from jdyn.data.dataset import PRESENT, Split
+from jdyn.data.pipeline import nbytes
 
-_BLOCK = 1024  # Rows that are decoded at a time.
+_BLOCK = 1024  # Rows that are decoded at a time, if they are small.
+_BLOCK_BYTES = 2**25  # Of them, as stored.
 
 
-def decoded_blocks(split: Split) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-  """Row numbers and decoded inputs of consecutive parts of a split."""
-  for start in range(0, len(split), _BLOCK):
-    rows = np.arange(start, min(start + _BLOCK, len(split)))
-    inputs = split.select(rows).inputs
-    yield rows, dict(split.decode(inputs) if split.decode else inputs)
+def blocks(split: Split, multiple: int = 1) -> Iterator[np.ndarray]:
+  """Row numbers of consecutive parts of a split, each a multiple of rows but the last.
+
+  As many as can be decoded at a time.
+  """
+  size = min(_BLOCK, max(1, _BLOCK_BYTES * len(split) // max(1, nbytes(split))))
+  size = max(multiple, size // multiple * multiple)
+  for start in range(0, len(split), size):
+    yield np.arange(start, min(start + size, len(split)))
+
+
+def decoded(split: Split, rows: np.ndarray) -> dict[str, Any]:
+  """The decoded inputs of some rows."""
+  inputs = split.select(rows).inputs
+  return dict(split.decode(inputs) if split.decode else inputs)
 
 
 def check_modalities(split: Split, modalities: Sequence[str]) -> None:
@@ -24,6 +35,12 @@ def check_modalities(split: Split, modalities: Sequence[str]) -> None:
     raise ValueError(
       f'Cannot corrupt {unknown}; the modalities are {sorted(split.inputs)}.'
     )
+
+
+def are_files(split: Split) -> bool:
+  """Whether a split reads files as it is indexed; it may not fit into memory."""
+  modalities = [x for name, x in split.inputs.items() if not name.startswith(PRESENT)]
+  return not any(isinstance(value, Mapping | np.ndarray) for value in modalities)
 
 
 def is_text(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Gaussian noise: in units of the data's spread, in pixel values, or step by step."""
+"""Gaussian noise, measured by the data's spread, its size, pixels, or step by step."""
 
 import dataclasses
 import functools
@@ -25,6 +25,25 @@ class Gaussian:
     """See `Corruption`."""
     noise = rng.standard_normal(x.shape, dtype=np.float32)
     return x + np.float32(level) * reference.std * noise
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeGaussian:
+  """Adds noise whose standard deviation is `level` times the example's mean |x|.
+
+  x is what the model gets, normalised if it is. DynMM's noise on RGB-D; there the
+  argument is called a level of variance.
+  """
+
+  unit: ClassVar[str] = 'mean absolute values of the example'
+  max_level: ClassVar[float] = math.inf
+  kinds: ClassVar[tuple[str, ...]] = NUMERIC
+
+  def __call__(self, x, level, rng, reference):
+    """See `Corruption`."""
+    del reference
+    std = np.float32(level) * np.abs(x).mean(dtype=np.float64).astype(np.float32)
+    return x + std * rng.standard_normal(x.shape, dtype=np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,22 +2,24 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jdyn.data.corruptions.examples import (
+  are_files,
+  blocks,
   check_modalities,
   concatenate,
-  decoded_blocks,
+  decoded,
   present,
   put_back,
   take_apart,
 )
 from jdyn.data.corruptions.presets import Preset, Treatment, find
 from jdyn.data.corruptions.reference import Reference
-from jdyn.data.dataset import Split
+from jdyn.data.dataset import PRESENT, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +40,11 @@ class Noise:
 
 
 def corrupt(split: Split, noise: Noise, references: Mapping[str, Reference]) -> Split:
-  """A copy of a split, decoded and in memory, with some modalities corrupted.
+  """A copy of a split, decoded, with some modalities corrupted.
 
-  Of a sequence, only the steps before `length` are touched, and an example that lacks
-  a modality goes on lacking it.
+  It is in memory, unless the split reads its files as they are asked for: then it
+  goes on doing so, and corrupts what it reads. Of a sequence, only the steps before
+  `length` are touched, and an example that lacks a modality goes on lacking it.
 
   Args:
     split: usually the test split; it is not changed.
@@ -52,8 +55,16 @@ def corrupt(split: Split, noise: Noise, references: Mapping[str, Reference]) -> 
     ValueError: unknown corruption or modality, one that does not fit the other, or a
       level out of range.
   """
-  blocks = [inputs for inputs, _ in _corrupted(split, noise, references)]
-  return dataclasses.replace(split, inputs=concatenate(blocks), decode=None)
+  plan = _plan(split, noise, references)
+  if are_files(split):
+    inputs = {
+      name: value if name.startswith(PRESENT) else _CorruptedFiles(split, name, plan)
+      for name, value in split.inputs.items()
+    }
+  else:
+    parts = [_corrupted(split, rows, plan)[0] for rows in blocks(split, plan.together)]
+    inputs = concatenate(parts)
+  return dataclasses.replace(split, inputs=inputs, decode=None)
 
 
 def touched(
@@ -73,45 +84,113 @@ def touched(
   Raises:
     ValueError: as `corrupt`.
   """
-  return concatenate([hit for _, hit in _corrupted(split, noise, references)])
+  plan = _plan(split, noise, references)
+  return concatenate(
+    [_corrupted(split, rows, plan)[1] for rows in blocks(split, plan.together)]
+  )
 
 
-def _corrupted(
-  split: Split, noise: Noise, references: Mapping[str, Reference]
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-  """Inputs of consecutive parts of a split, and which of them have changed."""
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """A `Noise` that fits its split.
+
+  Attributes:
+    level: of the preset.
+    seed: of the noise.
+    together: neighbours that are treated as one.
+    choices: the modalities of which one at most is touched; empty if all may be.
+    treatments: by modality, for those that are to be corrupted.
+    references: by modality.
+  """
+
+  level: float
+  seed: int
+  together: int
+  choices: tuple[str, ...]
+  treatments: Mapping[str, Treatment]
+  references: Mapping[str, Reference]
+
+
+def _plan(split: Split, noise: Noise, references: Mapping[str, Reference]) -> _Plan:
   names = noise.modalities or tuple(sorted(references))
   check_modalities(split, names)
   preset = _checked(noise)
-  treatments = {name: _treatment(noise, preset, name, references) for name in names}
-  for rows, inputs in decoded_blocks(split):
-    hit = {}
-    for name, treatment in treatments.items():
-      clean = take_apart(inputs[name])
-      there = present(inputs, name)
-      changed = [
-        _apply(treatment, x, noise, f'{name}\0{key}', references[name]) if has else x
-        for x, key, has in zip(clean, split.ids[rows], there, strict=True)
-      ]
-      pairs = zip(clean, changed, strict=True)
-      hit[name] = np.array([not np.array_equal(*pair) for pair in pairs])
-      inputs[name] = put_back(inputs[name], changed)
-    yield inputs, hit
+  everyone = sorted(name for name in split.inputs if not name.startswith(PRESENT))
+  return _Plan(
+    level=noise.level,
+    seed=noise.seed,
+    together=preset.together,
+    choices=tuple(everyone) if preset.one_of else (),
+    treatments={name: _treatment(noise, preset, name, references) for name in names},
+    references=references,
+  )
 
 
-def _apply(
-  treatment: Treatment, x: Any, noise: Noise, example: str, reference: Reference
-) -> Any:
-  """One example after all steps; each draws from a generator of its own."""
-  level = noise.level
-  if _generator(noise.seed, example, 'touch').random() >= treatment.touch(level):
-    return x
+def _corrupted(
+  split: Split, rows: np.ndarray, plan: _Plan
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """Inputs of some rows, and which of them have changed.
+
+  The rows are whole groups of neighbours that are treated as one.
+  """
+  inputs, hit = decoded(split, rows), {}
+  for name in sorted(plan.treatments.keys() & inputs.keys()):
+    clean = take_apart(inputs[name])
+    there, changed = present(inputs, name), list(clean)
+    for start in range(0, len(rows), plan.together):
+      group = range(start, min(start + plan.together, len(rows)))
+      if group := [place for place in group if there[place]]:
+        key = str(split.ids[rows[group[0]]])
+        new = _apply(plan, name, key, [clean[place] for place in group])
+        for place, example in zip(group, new, strict=True):
+          changed[place] = example
+    pairs = zip(clean, changed, strict=True)
+    hit[name] = np.array([not np.array_equal(*pair) for pair in pairs])
+    inputs[name] = put_back(inputs[name], changed)
+  return inputs, hit
+
+
+def _apply(plan: _Plan, name: str, key: str, examples: list[Any]) -> list[Any]:
+  """One modality of a group after all steps; each draws from its own generator."""
+  treatment, example = plan.treatments[name], f'{name}\0{key}'
+  if plan.choices:
+    draw = _generator(plan.seed, key, 'choice').integers(len(plan.choices) + 1)
+    if [*plan.choices, None][draw] != name:
+      return examples
+  if _generator(plan.seed, example, 'touch').random() >= treatment.touch(plan.level):
+    return examples
+  x = examples[0] if plan.together == 1 else np.stack(examples)
   for position, step in enumerate(treatment.steps):
     # At level 0 nothing may change, not even by rounding.
-    if strength := step.level(level):
-      rng = _generator(noise.seed, example, str(position))
-      x = step.corruption(x, strength, rng, reference)
-  return x
+    if strength := step.level(plan.level):
+      rng = _generator(plan.seed, example, str(position))
+      x = step.corruption(x, strength, rng, plan.references[name])
+  return [x] if plan.together == 1 else list(x)
+
+
+class _CorruptedFiles:
+  """A modality that is read, decoded and corrupted when it is indexed: `[N, ...]`."""
+
+  def __init__(self, split: Split, name: str, plan: _Plan):
+    self._split, self._name, self._plan = split.only((name,)), name, plan
+    (first,) = decoded(self._split, np.arange(1))[name]
+    self.shape, self.dtype = (len(split), *first.shape), first.dtype
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, rows: Any) -> np.ndarray:
+    size = self._plan.together
+    chosen = np.arange(len(self))[rows]
+    groups, group = np.unique(chosen // size, return_inverse=True)
+    wanted = (groups[:, None] * size + np.arange(size)).ravel()
+    wanted = wanted[wanted < len(self)]  # The last group may not be full.
+    inputs, _ = _corrupted(self._split, wanted, self._plan)
+    return inputs[self._name][group.reshape(chosen.shape) * size + chosen % size]
+
+  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    del copy  # What is read is new in any case.
+    return self[:].astype(dtype or self.dtype, copy=False)
 
 
 def _generator(seed: int, example: str, use: str) -> np.random.Generator:

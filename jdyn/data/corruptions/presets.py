@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping
 
 from jdyn.data.corruptions.corruption import Corruption
 from jdyn.data.corruptions.drop import DropSteps, Mask, Missing
-from jdyn.data.corruptions.gaussian import Gaussian, PixelGaussian, WhiteNoise
+from jdyn.data.corruptions.gaussian import (
+  Gaussian,
+  PixelGaussian,
+  RelativeGaussian,
+  WhiteNoise,
+)
 from jdyn.data.corruptions.salt_pepper import SaltPepper
 from jdyn.data.corruptions.swap import Swap
 from jdyn.data.corruptions.words import Words
@@ -18,6 +23,7 @@ CORRUPTIONS: Mapping[str, type[Corruption]] = {
   'mask': Mask,
   'missing': Missing,
   'pixel_gaussian': PixelGaussian,
+  'relative_gaussian': RelativeGaussian,
   'salt_pepper': SaltPepper,
   'swap': Swap,
   'white_noise': WhiteNoise,
@@ -61,12 +67,18 @@ class Preset:
     max_level: the greatest that makes sense.
     kinds: treatments, by kind of modality (see `Reference`). Others it cannot be
       applied to.
+    one_of: of all modalities that a split has, at most one of an example can be
+      touched; each is as likely as none.
+    together: so many neighbours in a split are treated like one example, as a batch
+      would be: touched all or none, and measured as one.
   """
 
   about: str
   unit: str
   max_level: float
   kinds: Mapping[str, Treatment]
+  one_of: bool = False
+  together: int = 1
 
 
 def _half(level: float) -> float:
@@ -77,6 +89,7 @@ def _half(level: float) -> float:
 _QMF_GAUSSIAN = PixelGaussian(clip='repo_wrap', grey=True, shared_pattern=True)
 _QMF_WORDS = Treatment((Step(Words(), lambda level: level / 10),), _half)
 _SEVERITY = Treatment((Step(Gaussian(), lambda level: level / 5),), _half)
+_RELATIVE = Treatment((Step(RelativeGaussian()),))
 _TABULAR = Treatment((Step(Mask()), Step(Swap(mode='repo_copy'))))
 
 
@@ -153,6 +166,32 @@ PRESETS: Mapping[str, Preset] = {
     'pixel values (0-255)',
     math.inf,
     {'image': Treatment((Step(_QMF_GAUSSIAN),), _half)},
+  ),
+  'one_modality': Preset(
+    """Ours, for data whose modalities fail one at a time: DynMM's, by the example.
+
+    Of two modalities, a third of the examples has noise in the one, a third in the
+    other, and a third is clean. Its standard deviation is the level times the mean
+    absolute value of the example's normalised modality. With one modality named, the
+    others stay clean, and it is no more likely to be hit.
+    """,
+    'mean absolute values of the example',
+    math.inf,
+    dict.fromkeys(RelativeGaussian.kinds, _RELATIVE),
+    one_of=True,
+  ),
+  'dynmm_rgbd': Preset(
+    """DynMM's code for RGB-D: `one_modality` by batches of eight, not by examples.
+
+    Which images are eight depends on their places in the split. Its mode 0 is rgb
+    named alone, 1 depth, and 2 both, which its documentation takes for noise in both
+    at once. It says 0.33 for a third, and its draws are unseeded or follow the run.
+    """,
+    'mean absolute values of the batch',
+    1.0,
+    {'image': _RELATIVE},
+    one_of=True,
+    together=8,
   ),
   'multibench_timeseries': Preset(
     """MultiBench's noise on time series, as documented and as used on stocks.

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from jdyn.data.corruptions.examples import (
+  blocks,
   check_modalities,
-  decoded_blocks,
+  decoded,
   is_text,
   present,
   take_apart,
@@ -69,7 +70,8 @@ def measure(split: Split, modalities: Sequence[str]) -> dict[str, Reference]:
   moments = dict.fromkeys(modalities, 0.0)
   low = dict.fromkeys(modalities, np.inf)
   high = dict.fromkeys(modalities, -np.inf)
-  for _, inputs in decoded_blocks(split):
+  for rows in blocks(split):
+    inputs = decoded(split, rows)
     for name in modalities:
       kinds[name] = _kind(name, inputs[name])
       if kinds[name] == 'text':

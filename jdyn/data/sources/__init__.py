@@ -9,6 +9,8 @@ from jdyn.data.sources.mmimdb import MMIMDB
 from jdyn.data.sources.mogonet import Brca, Rosmap
 from jdyn.data.sources.mosi import Mosi
 from jdyn.data.sources.multibench import MultiBench
+from jdyn.data.sources.nyuv2 import NYUv2
+from jdyn.data.sources.sunrgbd import SUNRGBD
 
 SOURCES = {
   'arrays': Arrays,
@@ -20,5 +22,7 @@ SOURCES = {
   'mmimdb': MMIMDB,
   'mosei': MultiBench,
   'mosi': Mosi,
+  'nyuv2': NYUv2,
   'rosmap': Rosmap,
+  'sunrgbd': SUNRGBD,
 }
