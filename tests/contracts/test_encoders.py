@@ -45,6 +45,31 @@ CASES = {
     _normal(5, 5, 1),
     (3,),
   ),
+  'resnet': (
+    'resnet',
+    {'block': 'basic', 'blocks': (1, 1), 'widths': (2, 3)},
+    _normal(9, 8, 1),
+    (2, 1, 3),
+  ),
+  'pooled_resnet': (
+    'pooled_resnet',
+    {'blocks': (1,), 'widths': (2,), 'pool': (2, 1)},
+    _normal(9, 8, 1),
+    (4,),
+  ),
+  'pooled_resnet-linear': (
+    'pooled_resnet',
+    {'features': 3, 'block': 'bottleneck', 'blocks': (1,), 'widths': (2,)},
+    _normal(8, 8, 2),
+    (3,),
+  ),
+  'strided_conv': ('strided_conv', {'widths': (3,), 'size': 3}, _normal(6, 5, 2), (3,)),
+  'strided_conv-linear': (
+    'strided_conv',
+    {'features': 2, 'widths': (3, 2), 'size': 3},
+    _normal(8, 7, 1),
+    (2,),
+  ),
   'gru': ('gru', {'features': 4}, _sequence(), (4,)),
   'gru-flatten': (
     'gru',
