@@ -122,7 +122,7 @@ class Ours:
         terms={},
         batch_size=expert.batch_size,
         device_bytes=device_bytes,
-        keep=lambda outputs: outputs.logits,
+        keep=lambda outputs, batch: outputs.logits,
       )
       variables = jax.tree.map(lambda x: x[None], variables)
       evaluate(variables, {}, {})  # Compiles.

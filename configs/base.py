@@ -9,6 +9,17 @@ with the nearest name.
 
 from ml_collections import ConfigDict
 
+_RGBD = dict(
+  depth='refined',
+  height=480,
+  width=640,
+  valid_fraction=0.1,
+  split_seed=0,
+  class_weights='median_frequency',
+  scale=(1.0, 1.4),
+  hsv='fixed',
+)
+
 DATASETS = {
   'arrays': dict(file='data.npz', valid_fraction=0.15, split_seed=0),
   'avmnist': {},
@@ -25,7 +36,9 @@ DATASETS = {
     max_length=50,
   ),
   'mosi': dict(label='binary', valid_fraction=0.15, split_seed=0),
+  'nyuv2': dict(num_classes=40) | _RGBD,
   'rosmap': dict(valid_fraction=0.2, split_seed=0, scaling='published'),
+  'sunrgbd': _RGBD,
 }
 
 # `features` of a head is set to the number of outputs; 0 elsewhere means no last layer.
@@ -37,9 +50,23 @@ ENCODERS = {
     hidden=(512, 512), features=0, pieces=2, dropout=0.3, input_epsilon=1e-4
   ),
   'mlp': dict(hidden=(), features=0, dropout=0.0),
+  'pooled_resnet': dict(
+    features=0,
+    block='basic',
+    blocks=(2, 2, 2, 2),
+    widths=(64, 128, 256, 512),
+    pool=(1, 1),
+  ),
   'preact_resnet': dict(
     features=0, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2), groups=32, pool=10
   ),
+  'resnet': dict(
+    block='non_bottleneck_1d',
+    blocks=(3, 4, 6, 3),
+    widths=(64, 128, 256, 512),
+    activation='relu',
+  ),
+  'strided_conv': dict(features=0, widths=(8, 8), size=5),
   'transformer': dict(
     features=120, blocks=5, heads=5, feedforward=2048, dropout=0.1, readout='last'
   ),
@@ -163,6 +190,19 @@ def feature_fusion(encoders, fusion, head, absent_embedding=False):
   )
 
 
+def mmtm(encoders, head, transfer_after=(2, 3, 4), ratio=4):
+  """A model of `resnet` encoders that scale each other's channels behind stages."""
+  return ConfigDict(
+    dict(
+      name='mmtm',
+      encoders=encoders,
+      head=head,
+      transfer_after=transfer_after,
+      ratio=ratio,
+    )
+  )
+
+
 def decision_fusion(fusion, experts=None):
   """Experts that vote; without `experts`, those of the stage (`config.experts`)."""
   return ConfigDict(dict(name='decision_fusion', fusion=fusion, experts=experts or {}))
@@ -181,8 +221,75 @@ def gated_mixture(paths, gate, gate_inputs, experts=None):
   )
 
 
+def esanet(
+  encoders,
+  main='rgb',
+  fusion='se_add',
+  bins=(1, 5),
+  trained_size=None,
+  widths=(512, 256, 128),
+  blocks=(3, 3, 3),
+  upsampling='learned-3x3-zeropad',
+  skips=True,
+  activation='relu',
+):
+  """A segmentation network over `resnet` encoders of one or two modalities."""
+  return ConfigDict(
+    dict(
+      name='esanet',
+      encoders=encoders,
+      main=main,
+      fusion=fusion,
+      bins=bins,
+      trained_size=trained_size,
+      widths=widths,
+      blocks=blocks,
+      upsampling=upsampling,
+      skips=skips,
+      activation=activation,
+    )
+  )
+
+
+def gated_stages(network, gate, policy='learned', freeze='none'):
+  """A gate over the exits of a network of two streams, such as `esanet`.
+
+  Args:
+    network: a model of that kind.
+    gate: reads the maps of both stems.
+    policy: learned, random (any exit, to prepare the network for all of them), or the
+      name of one: exit_0, exit_1, ..., last.
+    freeze: none; eval, the network is fixed, in evaluation mode, and the gate alone is
+      trained; compat, likewise, but BatchNorm's statistics go on (DynMM's --freeze).
+  """
+  return ConfigDict(
+    dict(name='gated_stages', network=network, gate=gate, policy=policy, freeze=freeze)
+  )
+
+
+def locally_gated_stages(network, gate, policy='learned', freeze='none'):
+  """A gate in front of each stage: the second stream ends there, or goes on.
+
+  Args:
+    network: as of `gated_stages`, and so are `policy` and `freeze`.
+    gate: reads the maps of both streams; each stage has one of its own.
+  """
+  return ConfigDict(
+    dict(
+      name='locally_gated_stages',
+      network=network,
+      gate=gate,
+      policy=policy,
+      freeze=freeze,
+    )
+  )
+
+
 def learned_gate(encoder, head):
-  """A gate: encoder and head. Its behaviour in training is `config.gate`."""
+  """A gate: encoder and head. Its behaviour in training is `config.gate`.
+
+  The head decides for a path; with head `identity` the encoder does.
+  """
   return ConfigDict(dict(name='learned', encoder=encoder, head=head))
 
 
@@ -193,7 +300,9 @@ def schedule(init_value, end_value=None, *, name='constant', epochs=0.0, warmup=
     init_value: after the warm-up.
     end_value: at the end; `init_value` if None.
     name: constant, linear, exponential, cosine, or staircase: constant until `epochs`
-      are over, then end, then every `epochs` a step by the same factor.
+      are over, then end, then every `epochs` a step by the same factor. A learning rate
+      may also be one_cycle: from a 25th of init up to it within a tenth of the epochs,
+      and down to end, constant within each epoch.
     epochs: over which it goes from init to end; 0 means all epochs of the stage.
     warmup: epochs of linear warm-up from 0.
   """
@@ -215,6 +324,11 @@ def stage(model=None):
   config.model = model if model is not None else ConfigDict()
   # Stages that are trained first and become the model's experts, by path name.
   config.experts = ConfigDict()
+  # A stage that is trained first, by its name; this one starts with its variables.
+  config.warm_up = ConfigDict()
+  # Variables to start with: the folder of a run or of `jdyn.convert`, or '', for the
+  # `model`, the `network` of gated_stages, or the encoder of a modality, by its name.
+  config.pretrained = ConfigDict(dict(model=''))
   # Experts that were trained first: 'eval' keeps them fixed, in evaluation mode, and
   # computes their logits once; 'none' tunes them with the gate; 'compat' is the
   # original's --freeze: weights fixed, but dropout and BatchNorm statistics go on.
@@ -265,20 +379,29 @@ def stage(model=None):
   config.loss.annealing_epochs = 10
   # Squared norm of the Jacobians of equilibrium fusions (their `jacobian_probes`).
   config.loss.jacobian = 0.0
+  # Of a decoder's logits at an 8th, 16th and 32nd of the size (ESANet).
+  config.loss.side_outputs = 0.0
   # Schedules by which weights are multiplied, by term: `schedule(0, 1, ...)`.
   config.loss.schedules = ConfigDict()
   # Factor on per_expert, informativeness and confidence by name of expert or view; 1
   # for those that are not named.
   config.loss.expert_weights = ConfigDict()
   # Unit of the budget term: 'macs' = MACs as a share of the dearest path's;
-  # 'original' = share of traffic on the second path, whatever it costs.
+  # 'original' = share of traffic on the second path, whatever it costs; of
+  # gated_stages, GMACs of the second stream over the number of exits.
   config.loss.budget_unit = 'macs'
+  # What may be spent without a loss, in that unit, as the mean of a batch.
+  config.loss.budget_free = 0.0
 
   config.optimizer = ConfigDict()
   config.optimizer.name = 'adamw'  # adamw, adam, sgd or rmsprop
   config.optimizer.learning_rate = schedule(1e-3)
   config.optimizer.weight_decay = 1e-2
-  config.optimizer.momentum = 0.0
+  config.optimizer.momentum = 0.0  # Of sgd and rmsprop.
+  # 'compat': from .95 to .85 and back while a one_cycle learning rate rises and falls,
+  # as torch's OneCycleLR does unasked, whatever `momentum` says.
+  config.optimizer.cycle_momentum = 'none'
+  config.optimizer.nesterov = False  # Of sgd.
   config.optimizer.clip_norm = 8.0  # Of the global gradient norm; 0 switches it off.
   # Factor on the learning rate of experts that are tuned with a gate.
   config.optimizer.expert_scale = 1.0

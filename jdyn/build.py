@@ -24,10 +24,12 @@ from jdyn.gates import GATES
 from jdyn.losses import LOSSES
 from jdyn.losses.term import LossTerm
 from jdyn.models import MODELS
+from jdyn.models.exits import Exits
 from jdyn.models.gated_mixture import expert_input
 from jdyn.models.input_names import input_names
+from jdyn.models.local_gates import LocallyGatedStages
 from jdyn.models.precomputed import Precomputed, hidden_key, logits_key
-from jdyn.optimizer import make_optimizer, make_schedule
+from jdyn.optimizer import make_optimizer, make_schedule, one_cycle
 from jdyn.tasks import TASKS
 from jdyn.typing import Modalities, Outputs
 
@@ -54,6 +56,10 @@ class Stage:
     trained: the model that the train step runs: with frozen experts, `model` with
       their logits looked up instead of computed.
     experts: stages that come first and become experts of `model`, by path.
+    warm_up: by its name, a stage that comes first and with whose variables this one
+      starts; empty if there is none.
+    pretrained: folders of variables that this one starts with, by their place in its
+      own (`jdyn.training.variables.place`).
     inputs: what `trained` reads of a batch.
     task: of the dataset.
     terms: of the objective, by name.
@@ -78,6 +84,8 @@ class Stage:
   model: nn.Module
   trained: nn.Module
   experts: Mapping[str, 'Stage']
+  warm_up: Mapping[str, 'Stage']
+  pretrained: Mapping[str, str]
   inputs: tuple[str, ...]
   task: Any
   terms: Mapping[str, LossTerm]
@@ -95,6 +103,11 @@ class Stage:
   dtype: Any
   missing_rate: float
   num_variants: int = 1
+
+  @property
+  def before(self) -> dict[str, 'Stage']:
+    """The stages that must be trained before this one, by name."""
+    return {**self.warm_up, **self.experts}
 
   def eval_hparams(self, hparams: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
     """What varies by step, as it is at evaluation: the gate is hard."""
@@ -164,6 +177,17 @@ def source(config: ConfigDict) -> Source:
   return _make('dataset', SOURCES, entry)
 
 
+def encoder(config: ConfigDict, modality: str) -> nn.Module:
+  """The encoder of a modality in the main model, which is the same for all data.
+
+  Raises:
+    ConfigError: the model has none.
+  """
+  model = config.model.to_dict()
+  entries = model.get('network', model).get('encoders', {})
+  return _make('encoder', ENCODERS, _lookup('encoder of', entries, modality))
+
+
 def stage(config: ConfigDict, spec: DataSpec, axis_name: str | None = None) -> Stage:
   """The main stage of a run, and within it the stages of its experts.
 
@@ -224,13 +248,11 @@ def program_key(config: ConfigDict) -> str:
   return json.dumps(plain, sort_keys=True)
 
 
-def expert_key(config: ConfigDict, path: str) -> str:
-  """Equal for configs of which one expert of the main stage comes out the same."""
-  expert = config.experts[path].to_dict()
-  run_keys = {
-    key: value for key, value in config.to_dict().items() if key not in expert
-  }
-  return json.dumps([run_keys, config.holdout, path, expert], sort_keys=True)
+def before_key(config: ConfigDict, name: str) -> str:
+  """Equal for configs of which a stage before the main one comes out the same."""
+  stage = {**config.warm_up, **config.experts}[name].to_dict()
+  run_keys = {key: value for key, value in config.to_dict().items() if key not in stage}
+  return json.dumps([run_keys, config.holdout, name, stage], sort_keys=True)
 
 
 def find_stage(stage: Stage, name: str) -> Stage:
@@ -244,11 +266,9 @@ def find_stage(stage: Stage, name: str) -> Stage:
 
 
 def all_stages(stage: Stage) -> list[Stage]:
-  """A stage's experts, recursively, in training order, and then itself."""
-  experts = [
-    s for path in sorted(stage.experts) for s in all_stages(stage.experts[path])
-  ]
-  return [*experts, stage]
+  """The stages before a stage, recursively, in training order, and then itself."""
+  before = [s for name in sorted(stage.before) for s in all_stages(stage.before[name])]
+  return [*before, stage]
 
 
 def _lookup(kind: str, table: Mapping[str, Any], name: str) -> Any:
@@ -283,6 +303,8 @@ class _Builder:
 
   def __init__(self, spec: DataSpec, axis_name: str | None, dtype: Any):
     self._spec, self._axis_name, self._dtype = spec, axis_name, dtype
+    self._shapes: dict[str, Any] = {}
+    self._traces: dict[str, tuple] = {}
     self._task = _make(
       'task', TASKS, {'name': spec.task, 'num_outputs': spec.num_outputs}
     )
@@ -293,12 +315,20 @@ class _Builder:
 
   def stage(self, config: ConfigDict, name: str) -> Stage:
     """The stage of `config` and those of its experts."""
-    experts = {
-      path: self.stage(config.experts[path], path if name == MAIN else f'{name}.{path}')
-      for path in config.experts
-    }
-    if MAIN in experts:
-      raise ConfigError(f'experts.{MAIN}: this name is the main stage; choose another.')
+    experts, warm_up = (
+      {
+        key: self.stage(group[key], key if name == MAIN else f'{name}.{key}')
+        for key in group
+      }
+      for group in (config.experts, config.warm_up)
+    )
+    if MAIN in (*experts, *warm_up):
+      raise ConfigError(f'{MAIN}: this name is the main stage; choose another.')
+    if len(warm_up) > 1 or set(warm_up) & set(experts):
+      raise ConfigError(
+        f'{name}: warm_up {sorted(warm_up)} must be one stage at most, with a name '
+        f'that no expert has ({sorted(experts)}).'
+      )
     gate = config.gate
     _one_of(f'{name}: gate.mode', gate.mode, _GATE_MODES)
     _one_of(f'{name}: gate.evaluate', gate.evaluate, ('hard', 'as_trained'))
@@ -333,11 +363,14 @@ class _Builder:
       behind = 'hidden' in getattr(getattr(model, 'fusion', None), 'context', ())
       cached += [key for key in map(hidden_key, experts) if behind or key in read]
 
-    run, variables, inputs = self._abstract(name, model)
-    costs = self._costs(run, variables, inputs, paths)
-    outputs = jax.eval_shape(run('__call__'), variables, inputs)
-    terms = self._terms(name, config.loss, paths, costs.paths, sorted(outputs.unimodal))
-    self._check_terms(name, outputs, terms)
+    traced = self._traced(name, config.model, noise, model, paths, experts)
+    variables, inputs, costs, outputs = traced
+    pretrained = _places(name, config.pretrained.to_dict(), model)
+    self._check_start(name, pretrained, variables, warm_up)
+    views = sorted(outputs.unimodal)
+    prices = self._path_prices(name, config.loss, model, costs.paths, variables, inputs)
+    terms = self._terms(name, config.loss, prices, views)
+    self._check_terms(name, outputs, terms, getattr(model, 'side_scales', ()))
     self._check_missing(name, config.missing_rate, model, frozen)
     learns = getattr(getattr(model, 'fusion', None), 'weights_learn', True)
     if config.loss.rank and not learns:
@@ -346,12 +379,15 @@ class _Builder:
         f'reaches the weights of fusion {config.model.fusion.name!r}; set it to 0.'
       )
     scale = 0.0 if config.freeze == 'compat' else config.optimizer.expert_scale
+    fixed = ('network',) if getattr(model, 'freeze', 'none') != 'none' else ()
     select = config.select or self._task.main_score
     return Stage(
       name=name,
       model=model,
       trained=trained,
       experts=experts,
+      warm_up=warm_up,
+      pretrained=pretrained,
       inputs=(*input_names(trained), *cached),
       task=self._task,
       terms=terms,
@@ -360,9 +396,11 @@ class _Builder:
         config.optimizer.name,
         _schedule(config.optimizer.learning_rate, config.epochs, steps),
         weight_decay=config.optimizer.weight_decay,
-        momentum=config.optimizer.momentum,
+        momentum=_momentum(config, steps),
+        nesterov=config.optimizer.nesterov,
         clip_norm=config.optimizer.clip_norm,
         expert_scale=scale,
+        fixed=fixed,
       ),
       make_schedules=lambda steps: _schedules(config, steps),
       soft_evaluation=gate.evaluate == 'as_trained',
@@ -390,15 +428,17 @@ class _Builder:
         fields[key] = {
           name: self._module('encoder', ENCODERS, value[name]) for name in value
         }
-      elif key == 'fusion':
+      elif key == 'fusion' and isinstance(value, Mapping):
         fields[key] = self._fusion(value)
-      elif key == 'gate':
-        fields[key] = self._gate(value, len(entry['paths']), noise)
+      elif key == 'network':
+        fields[key] = self._model(value, {}, noise)
       elif key == 'experts':
         own = {name: self._model(value[name], {}, noise) for name in value}
         fields[key] = own or dict(experts)
-      else:
+      elif key != 'gate':
         fields[key] = value
+    if 'gate' in entry:
+      fields['gate'] = self._gates(entry, fields, noise)
     paths, found = fields.get('paths'), fields.get('experts', {})
     if paths is not None and sorted(paths) != sorted(found):
       raise ConfigError(
@@ -407,7 +447,7 @@ class _Builder:
     if 'gate_inputs' in fields:
       fields['confidence'] = self._task.confidence
       self._check_gate(fields['gate_inputs'], found)
-    return _make('model', MODELS, fields)
+    return self._module('model', MODELS, fields)
 
   def _check_gate(self, names, experts: Mapping[str, nn.Module]) -> None:
     """That what the gate would read of experts is there."""
@@ -433,15 +473,24 @@ class _Builder:
           f"'hidden/{path}' or 'logits/{path}'."
         )
 
+  def _gates(self, entry, fields, noise: bool) -> nn.Module | tuple[nn.Module, ...]:
+    """The gate of a model, or its gates, with an output for each choice."""
+    if 'paths' in fields:
+      return self._gate(entry['gate'], len(fields['paths']), noise)
+    stages = fields['network'].stages
+    if _lookup('model', MODELS, entry.get('name', '')) is LocallyGatedStages:
+      return tuple(self._gate(entry['gate'], 2, noise) for _ in range(stages))
+    # There is an exit behind each stage, and one before the first.
+    return self._gate(entry['gate'], stages + 1, noise)
+
   def _gate(self, entry, size: int, noise: bool) -> nn.Module:
-    return self._module(
-      'gate',
-      GATES,
-      {'name': entry['name']},
-      encoder=self._module('encoder', ENCODERS, entry['encoder']),
-      head=self._module('head', ENCODERS, entry['head'], features=size),
-      noise=noise,
-    )
+    parts = {part: dict(entry[part]) for part in ('encoder', 'head')}
+    head = _lookup('head', ENCODERS, parts['head'].get('name', ''))
+    # The head decides; one without a layer of its own leaves that to the encoder.
+    own = 'features' in {field.name for field in dataclasses.fields(head)}
+    parts['head' if own else 'encoder']['features'] = size
+    modules = {part: self._module(part, ENCODERS, parts[part]) for part in parts}
+    return self._module('gate', GATES, {'name': entry['name']}, noise=noise, **modules)
 
   def _fusion(self, entry) -> nn.Module:
     """A fusion, after the one inside it."""
@@ -469,6 +518,21 @@ class _Builder:
         f'the modalities {sorted(self._spec.modalities)}.'
       )
 
+  def _traced(self, name, entry, noise, model, paths, experts) -> tuple:
+    """Variables and an example, and costs and outputs of it.
+
+    Tracing a deep network takes seconds, and stages that go on from one another have
+    the same one: each is traced once.
+    """
+    key = json.dumps([name if experts else '', noise, entry.to_dict()], sort_keys=True)
+    if key not in self._traces:
+      run, variables, inputs = self._abstract(name, model)
+      whole = jax.jit(run('__call__'))  # Traced once for all who ask.
+      costs = self._costs(whole, run, variables, inputs, paths)
+      outputs = jax.eval_shape(whole, variables, inputs)
+      self._traces[key] = variables, inputs, costs, outputs
+    return self._traces[key]
+
   def _abstract(self, name: str, model: nn.Module) -> tuple[Callable, Any, Modalities]:
     """What runs a method of the model on one example, its variables, the example."""
     inputs = example_inputs(self._spec)
@@ -487,17 +551,17 @@ class _Builder:
 
     return run, variables, inputs
 
-  def _costs(self, run, variables, inputs, paths: tuple[str, ...]) -> Costs:
+  def _costs(self, whole, run, variables, inputs, paths: tuple[str, ...]) -> Costs:
     follow = {path: run('follow', path) for path in paths}
     by_path = cost.path_macs(None, follow, variables, inputs)
     leaves = jax.tree.leaves(variables.get('params', {}))
     return Costs(
-      total=cost.count_macs(run('__call__'), variables, inputs),
+      total=cost.count_macs(whole, variables, inputs),
       paths=by_path,
       parameters=sum(leaf.size for leaf in leaves),
     )
 
-  def _terms(self, name, loss, paths, path_macs, views) -> Mapping[str, LossTerm]:
+  def _terms(self, name, loss, prices, views) -> Mapping[str, LossTerm]:
     terms, factors = {}, loss.expert_weights.to_dict()
     target = loss.confidence_target
     for term in loss.schedules:
@@ -538,19 +602,61 @@ class _Builder:
       terms['evidential'] = LOSSES['evidential'](self._task)
     if loss.jacobian:
       terms['jacobian'] = LOSSES['jacobian']()
-    if (loss.budget or loss.balance) and not paths:
+    if loss.side_outputs:
+      terms['side_outputs'] = LOSSES['side_outputs'](self._weighted)
+    if (loss.budget or loss.balance) and not prices:
       raise ConfigError(
         f'{name}: loss.budget and loss.balance need a gated model; set both to 0.'
       )
-    if paths:
+    if prices:
       # Always a term, if only with weight 0: validation then shows the cost.
-      costs = _path_costs(loss.budget_unit, [path_macs[path] for path in paths])
-      terms['budget'] = LOSSES['budget'](paths, costs)
+      costs = list(prices.values())
+      terms['budget'] = LOSSES['budget'](tuple(prices), costs, loss.budget_free)
     if loss.balance:
-      terms['balance'] = LOSSES['balance'](paths)
+      terms['balance'] = LOSSES['balance'](tuple(prices))
     if not terms:
       raise ConfigError(f'{name}: every weight in loss is 0; nothing would be trained.')
     return terms
+
+  def _path_prices(
+    self, name, loss, model, macs, variables, inputs
+  ) -> dict[str, float]:
+    """What the budget term charges by path."""
+    _one_of(f'{name}: loss.budget_unit', loss.budget_unit, ('macs', 'original'))
+    if loss.budget_free < 0:
+      raise ConfigError(
+        f'{name}: loss.budget_free={loss.budget_free} must not be negative.'
+      )
+    if loss.budget_unit == 'macs':
+      return {path: value / max(macs.values()) for path, value in macs.items()}
+    if not isinstance(model, Exits):
+      return {path: float(k == 1) for k, path in enumerate(macs)}
+
+    def count(number):
+      return cost.thop_macs(
+        lambda v, x: model.apply(v, number, x, train=False, method='side_stream'),
+        variables,
+        inputs,
+        bias_ops=1,
+      )
+
+    # The released loss is a mean over the exits of weight times cost, not their sum.
+    return {path: count(k) / 1e9 / len(macs) for k, path in enumerate(macs)}
+
+  def _check_start(self, name, pretrained, variables, warm_up) -> None:
+    """That the variables to start with are of such a model."""
+    if warm_up and pretrained:
+      raise ConfigError(
+        f'{name}: warm_up and pretrained both say what to start with; give pretrained '
+        'to the stage of the warm-up.'
+      )
+    self._shapes[name] = jax.tree.map(lambda x: (x.shape, str(x.dtype)), variables)
+    for stage in warm_up.values():
+      if self._shapes[stage.name] != self._shapes[name]:
+        raise ConfigError(
+          f'{name}: stage {stage.name!r} cannot warm it up, since its model has other '
+          'variables; take the same model, but for what has none (policy, gate mode).'
+        )
 
   def _check_missing(self, name, rate: float, model: nn.Module, frozen: bool) -> None:
     """That the model can be trained without all of its modalities."""
@@ -572,15 +678,23 @@ class _Builder:
       )
 
   def _check_terms(
-    self, name: str, outputs: Outputs, terms: Mapping[str, LossTerm]
+    self,
+    name: str,
+    outputs: Outputs,
+    terms: Mapping[str, LossTerm],
+    side_scales: Sequence[int],
   ) -> None:
     """That the outputs of one example, and the task, have what every term reads."""
-    task, size = self._spec.task, self._spec.num_outputs
-    shape = (1, size) if task == 'multilabel' else (1,)
-    label = jnp.zeros(shape, jnp.int32 if task == 'multiclass' else jnp.float32)
-    batch = {'label': label, 'mask': jnp.ones(1), 'index': jnp.arange(1)}
+    batch = {
+      'label': example_label(self._spec),
+      'mask': jnp.ones(1),
+      'index': jnp.arange(1),
+    }
 
     def run(outputs):
+      # They are there in training alone.
+      sides = {f'down_{k}': outputs.logits[:, ::k, ::k] for k in side_scales}
+      outputs = dataclasses.replace(outputs, aux={**outputs.aux, **sides})
       for term in terms.values():
         term.apply(outputs, batch, _HPARAMS, term.init(1), None)
 
@@ -603,15 +717,23 @@ def example_inputs(spec: DataSpec) -> Mapping[str, Any]:
   return inputs
 
 
-def _path_costs(unit: str, macs: list[int]) -> list[float]:
-  """What the budget term charges per path."""
-  _one_of('loss.budget_unit', unit, ('macs', 'original'))
-  if unit == 'original':
-    return [float(k == 1) for k in range(len(macs))]
-  return [value / max(macs) for value in macs]
+def example_label(spec: DataSpec) -> jax.Array:
+  """The label of one example, all zeros, with shape and type of `spec`."""
+  if spec.task == 'segmentation':
+    height, width = next(iter(spec.modalities.values())).shape[:2]
+    return jnp.zeros((1, height, width), jnp.uint8)
+  shape = (1, spec.num_outputs) if spec.task == 'multilabel' else (1,)
+  return jnp.zeros(shape, jnp.int32 if spec.task == 'multiclass' else jnp.float32)
 
 
 def _schedule(entry: ConfigDict, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+  if entry.name == 'one_cycle':
+    top, whole = entry.init_value, round(entry.epochs or epochs)
+    if entry.warmup:
+      raise ConfigError(
+        f'warmup={entry.warmup}: a one_cycle schedule warms up by itself; set it to 0.'
+      )
+    return one_cycle(top / 25, top, entry.end_value, whole, steps_per_epoch)
   return make_schedule(
     entry.name,
     entry.init_value,
@@ -619,6 +741,34 @@ def _schedule(entry: ConfigDict, epochs: int, steps_per_epoch: int) -> optax.Sch
     round((entry.epochs or epochs - entry.warmup) * steps_per_epoch),
     round(entry.warmup * steps_per_epoch),
   )
+
+
+def _places(
+  name: str, pretrained: Mapping[str, str], model: nn.Module
+) -> dict[str, str]:
+  """Folders by place in the model's variables; keys without a folder are left out."""
+  inner = 'network/' if hasattr(model, 'network') else ''
+  known = {'model': ''} | ({'network': 'network'} if inner else {})
+  if hasattr(model, 'modality'):
+    known[model.modality] = 'encoder'
+  for modality in getattr(model, 'encoders', ()):
+    known[modality] = f'{inner}encoders_{modality}'
+  asked = {key: folder for key, folder in pretrained.items() if folder}
+  if unknown := sorted(set(asked) - set(known)):
+    raise ConfigError(
+      f'{name}: pretrained.{unknown[0]}={asked[unknown[0]]!r}: the model has no such '
+      f'part; expected one of {sorted(known)}.'
+    )
+  return {known[key]: folder for key, folder in asked.items()}
+
+
+def _momentum(config: ConfigDict, steps_per_epoch: int) -> float | optax.Schedule:
+  """A number, or against a one-cycle learning rate as torch moves it."""
+  cycle = config.optimizer.cycle_momentum
+  _one_of('optimizer.cycle_momentum', cycle, ('none', 'compat'))
+  if cycle == 'none':
+    return config.optimizer.momentum
+  return one_cycle(0.95, 0.85, 0.95, config.epochs, steps_per_epoch)
 
 
 def _check_temperature(name: str, entry: ConfigDict) -> None:

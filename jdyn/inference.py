@@ -467,7 +467,7 @@ class TrainedRun:
       device_bytes=build.run(self.config).device_bytes,
     )
     costs = self.stage.costs.paths
-    predictions = from_outputs(outputs, examples, about, tuple(costs))
+    predictions = from_outputs(outputs, examples, self.stage.task, about, tuple(costs))
     if budget is None:
       return predictions
     valid = Predictions.load(self._folder / 'predictions_valid.npz')

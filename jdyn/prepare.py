@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from jdyn.training.logging import ProgressLine
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Parses the command line and runs the sub-command; exits with 1 on bad input."""
@@ -90,7 +92,7 @@ def _avmnist(options: argparse.Namespace) -> None:
     limit_test=options.limit_test,
   )
   start = time.monotonic()
-  prepare_avmnist(options.mnist, options.fsdd, options.out, recipe, _ProgressLine())
+  prepare_avmnist(options.mnist, options.fsdd, options.out, recipe, ProgressLine())
   _report(options.out, start)
 
 
@@ -123,7 +125,7 @@ def _fastmri(options: argparse.Namespace) -> None:
     options.annotations,
     options.files,
     options.out,
-    progress=_ProgressLine(),
+    progress=ProgressLine(),
   )
   _report(options.out, start)
   print(
@@ -161,7 +163,7 @@ def _nyuv2(options: argparse.Namespace) -> None:
     options.classes,
     options.out,
     classes13=options.classes13,
-    progress=_ProgressLine(),
+    progress=ProgressLine(),
   )
   _report(options.out, start)
   print('{train} training and {test} test images'.format(**counts), file=sys.stderr)
@@ -187,7 +189,7 @@ def _sunrgbd(options: argparse.Namespace) -> None:
 
   start = time.monotonic()
   counts = prepare_sunrgbd(
-    options.images, options.toolbox, options.out, progress=_ProgressLine()
+    options.images, options.toolbox, options.out, progress=ProgressLine()
   )
   _report(options.out, start)
   print(
@@ -202,23 +204,6 @@ def _report(out: Path, start: float) -> None:
   size = sum(path.stat().st_size for path in out.rglob('*') if path.is_file())
   text = f'{out}: {size / 2**20:.0f} MiB in {time.monotonic() - start:.0f} s'
   print(f'\r{text:<60}', file=sys.stderr)
-
-
-class _ProgressLine:
-  """One line on stderr, rewritten in place at most ten times a second."""
-
-  def __init__(self):
-    self._due, self._what, self._start = 0.0, '', 0.0
-
-  def __call__(self, what: str, done: int, total: int) -> None:
-    now = time.monotonic()
-    if what != self._what:
-      self._what, self._start = what, now
-    if done == total or now >= self._due:
-      self._due = now + 0.1
-      left = (now - self._start) * (total - done) / done if done else 0
-      text = f'{what} {done}/{total}' + (f', {left:.0f} s left' if left else '')
-      print(f'\r{text:<60}', end='', file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

@@ -82,7 +82,7 @@ class Mean:
 
   def compute(self) -> jax.Array:
     """The mean; 0 where nothing was counted."""
-    return self.total / jnp.maximum(self.count, 1)
+    return self.total / jnp.where(self.count > 0, self.count, 1)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> Mean:

@@ -20,7 +20,7 @@ LAYERS = [
   {'build'},
   {'training'},
   {'inference'},
-  {'train', 'sweep', 'evaluate', 'prepare', 'report', 'convert'},
+  {'train', 'sweep', 'evaluate', 'prepare', 'report', 'convert', 'predict'},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 COMMANDS = LAYERS[-1]

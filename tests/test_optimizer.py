@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jdyn.optimizer import make_optimizer, make_schedule
+from jdyn.optimizer import make_optimizer, make_schedule, one_cycle
 
 STEPS, DECAY, MOMENTUM, CLIP = 6, 0.1, 0.9, 1.5
 EPSILON = 1e-8
@@ -119,6 +119,61 @@ def test_fixed_experts_do_not_count_for_clipping():
   expert, gate = _expert_step(0.0, clip=8.0)
   assert expert == 0
   np.testing.assert_allclose(gate, -(1 + DECAY), rtol=1e-6)
+
+
+def test_fixed_modules_neither_move_nor_count():
+  tx = make_optimizer(
+    'sgd', lambda step: 1.0, weight_decay=DECAY, clip_norm=8.0, fixed=('network',)
+  )
+  params = {'network': jnp.ones(2), 'gate': jnp.ones(2)}
+  gradients = {'network': jnp.full(2, 40.0), 'gate': jnp.ones(2)}
+  updates, _ = tx.update(gradients, tx.init(params), params)
+  assert not updates['network'].any()
+  np.testing.assert_allclose(updates['gate'], -(1 + DECAY), rtol=1e-6)
+
+
+def test_nesterov_and_a_momentum_that_varies_are_those_of_torch():
+  def momentum(step):
+    return 0.9 - 0.1 * step
+
+  tx = make_optimizer('sgd', _learning_rate, momentum=momentum, nesterov=True)
+  params = {'a': jnp.ones(2)}
+  state, buffer, want = tx.init(params), 0.0, np.ones(2)
+  for step, gradient in enumerate(np.random.default_rng(0).normal(size=(4, 2))):
+    updates, state = tx.update({'a': jnp.float32(gradient)}, state, params)
+    params = optax.apply_updates(params, updates)
+    buffer = momentum(step) * buffer + gradient
+    want = want - _learning_rate(step) * (gradient + momentum(step) * buffer)
+  np.testing.assert_allclose(params['a'], want, rtol=1e-5)
+
+
+def test_one_cycle_is_that_of_torch():
+  """Values of torch 2.13's OneCycleLR for 500 epochs, stepped once per epoch."""
+  rate = one_cycle(4e-4, 0.01, 4e-8, epochs=500, steps_per_epoch=3)
+  want = {
+    0: 4e-4,
+    10: 1.353e-3,
+    25: 5.354e-3,
+    49: 0.01,
+    100: 9.686e-3,
+    200: 7.470e-3,
+    300: 4.097e-3,
+    400: 1.147e-3,
+    499: 4e-8,
+  }
+  for epoch, value in want.items():
+    for step in (3 * epoch, 3 * epoch + 2):
+      assert float(rate(step)) == pytest.approx(value, rel=1e-3, abs=1e-9), epoch
+  momentum = one_cycle(0.95, 0.85, 0.95, epochs=500, steps_per_epoch=3)
+  found = [float(momentum(3 * epoch)) for epoch in (0, 49, 499, 600)]
+  assert found == pytest.approx([0.95, 0.85, 0.95, 0.95])
+  short = one_cycle(1.0, 5.0, 2.0, epochs=3, steps_per_epoch=1)
+  assert [float(short(step)) for step in (0, 2, 9)] == pytest.approx([5.0, 2.0, 2.0])
+
+
+def test_only_sgd_varies_its_momentum():
+  with pytest.raises(ValueError, match="'rmsprop' takes a constant momentum"):
+    make_optimizer('rmsprop', lambda step: 1.0, momentum=lambda step: 0.9)
 
 
 def test_unknown_optimizers_are_refused():

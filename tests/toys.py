@@ -1,6 +1,6 @@
 """A toy dataset and every model in small, for tests of models and of training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,15 @@ SPEC = DataSpec(
   num_outputs=CLASSES,
   class_names=('a', 'b', 'c'),
 )
+
+PICTURES = DataSpec(
+  name='toy_pictures',
+  task='multiclass',
+  modalities={'depth': ModalitySpec((8, 8, 1)), 'rgb': ModalitySpec((8, 8, 3))},
+  num_outputs=CLASSES,
+  class_names=('a', 'b', 'c'),
+)
+"""For models that read nothing but images."""
 
 
 def split(size: int, seed: int = 0) -> Split:
@@ -45,6 +54,44 @@ def split(size: int, seed: int = 0) -> Split:
   )
 
 
+def pictures(size: int, seed: int = 0) -> Split:
+  """Examples of `PICTURES`, which are the brighter the greater the class."""
+  rng = np.random.default_rng(seed)
+  label = rng.integers(CLASSES, size=size).astype(np.int32)
+  inputs = {
+    name: rng.standard_normal((size, *modality.shape)).astype(np.float32)
+    + label.reshape(-1, 1, 1, 1).astype(np.float32)
+    for name, modality in PICTURES.modalities.items()
+  }
+  ids = np.array([f'toy_pictures/{seed}/{row:03}' for row in range(size)])
+  return Split(inputs=inputs, label=label, ids=ids)
+
+
+SCENES = DataSpec(
+  name='toy_scenes',
+  task='segmentation',
+  modalities={'depth': ModalitySpec((16, 16, 1)), 'rgb': ModalitySpec((16, 16, 3))},
+  num_outputs=CLASSES,
+  class_names=('a', 'b', 'c'),
+  class_weights=(0.5, 1.0, 2.0),
+)
+"""For models that judge every pixel."""
+
+
+def scenes(size: int, seed: int = 0) -> Split:
+  """Images of `SCENES`: patches, some void, whose colours show what they are."""
+  rng = np.random.default_rng(seed)
+  label = rng.integers(CLASSES + 1, size=(size, 4, 4)).astype(np.uint8)
+  label = label.repeat(4, axis=1).repeat(4, axis=2)
+  inputs = {
+    name: rng.standard_normal((size, *modality.shape)).astype(np.float32)
+    + label[..., None]
+    for name, modality in SCENES.modalities.items()
+  }
+  ids = np.array([f'toy_scenes/{seed}/{row:03}' for row in range(size)])
+  return Split(inputs=inputs, label=label, ids=ids)
+
+
 def mlp(*hidden: int, **options) -> dict[str, Any]:
   """An encoder or head entry."""
   return dict(name='mlp', hidden=hidden, **options)
@@ -54,6 +101,8 @@ _IMAGE = dict(name='maxout', hidden=(4,), dropout=0.3)  # BatchNorm and dropout.
 _TEXT = mlp(5, features=4)
 _AUDIO = dict(name='gru', features=3)
 _CONCAT = dict(name='concat')
+_RESNET = dict(name='resnet', block='basic', blocks=(1,), widths=(4,))
+_STAGES = dict(name='resnet', block='basic', blocks=(1, 1), widths=(4, 5))
 
 
 def unimodal(modality: str, encoder: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -85,6 +134,17 @@ def gated(experts: Mapping[str, Any], *gate_inputs: str) -> dict[str, Any]:
 
 def _two_paths() -> dict[str, Any]:
   return dict(text=unimodal('text', _TEXT), joint=joint())
+
+
+def esanet() -> dict[str, Any]:
+  """A segmentation network of two stages."""
+  return dict(
+    name='esanet',
+    encoders=dict(depth=_STAGES, rgb=_STAGES),
+    bins=(1, 2),
+    widths=(6,),
+    blocks=(1,),
+  )
 
 
 MODELS = {
@@ -119,13 +179,53 @@ MODELS = {
   'gated_mixture-nested': gated(
     dict(inner=gated(_two_paths()), audio=unimodal('audio', _AUDIO)), 'image'
   ),
+  'esanet': esanet(),
+  'gated_stages': dict(
+    name='gated_stages',
+    network=esanet(),
+    gate=dict(
+      name='learned',
+      encoder=dict(name='strided_conv', widths=(3,), size=3),
+      head=dict(name='identity'),
+    ),
+    policy='learned',
+  ),
+  'locally_gated_stages': dict(
+    name='locally_gated_stages',
+    network=esanet(),
+    gate=dict(
+      name='learned',
+      encoder=dict(name='strided_conv', widths=(3,), size=2),
+      head=dict(name='identity'),
+    ),
+  ),
+  'mmtm': dict(
+    name='mmtm',
+    encoders=dict(depth=_RESNET, rgb=_RESNET),
+    head=mlp(),
+    transfer_after=(1,),
+    ratio=4,
+  ),
 }
 """Every model, by case; the part before the dash is the name in jdyn's table."""
+
+# Of cases that do not read `SPEC`.
+_DATA = {
+  'esanet': (SCENES, scenes),
+  'gated_stages': (SCENES, scenes),
+  'locally_gated_stages': (SCENES, scenes),
+  'mmtm': (PICTURES, pictures),
+}
 
 LINEAR_EXPERTS = gated(dict(text=unimodal('text'), image=unimodal('image')))
 """The smallest gated mixture; it compiles fast."""
 
 GATED = tuple(case for case in MODELS if case.startswith('gated_mixture'))
+
+
+def data_of(case: str) -> tuple[DataSpec, Callable[[int, int], Split]]:
+  """What a case of `MODELS` reads, and what makes so many examples from a seed."""
+  return _DATA.get(case, (SPEC, split))
 
 
 def config(model: Mapping[str, Any] | None = None, **options) -> ConfigDict:

@@ -219,7 +219,9 @@ def read_inputs(
   """
   kinds = {'rgb': RGB, 'depth': DEPTH}
   for scene in zip(*paths.values(), strict=True):
-    _common_shape([(path, kinds[name]) for name, path in zip(paths, scene, strict=True)])
+    _common_shape(
+      [(path, kinds[name]) for name, path in zip(paths, scene, strict=True)]
+    )
   size = augment.height, augment.width
   return dict(
     normalise({name: _inputs(paths[name], kinds[name], size)[:] for name in paths})

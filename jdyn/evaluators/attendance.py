@@ -9,7 +9,7 @@ import numpy as np
 
 from jdyn.data.dataset import Split
 from jdyn.models.input_names import input_names
-from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.path_dispatcher import PathDispatcher
 from jdyn.ops.presence import is_mask, present_key
 
 
@@ -42,7 +42,7 @@ def judged(model: nn.Module, split: Split) -> Split:
   return split if rows is True else split.select(np.flatnonzero(rows))
 
 
-def by_presence(model: nn.Module, names: Sequence[str]) -> Dispatcher:
+def by_presence(model: nn.Module, names: Sequence[str]) -> PathDispatcher:
   """Sends examples with the same modalities through the model together.
 
   To be called with `(variables, hparams)` of the model and inputs that hold a mask
@@ -63,7 +63,7 @@ def by_presence(model: nn.Module, names: Sequence[str]) -> Dispatcher:
     chosen = jnp.argmax(bits[:, None] == jnp.asarray(numbers)[None], axis=1)
     return chosen, {}
 
-  return Dispatcher(
+  return PathDispatcher(
     route,
     [_path(model)] * len(patterns),
     route_reads=[present_key(name) for name in order],

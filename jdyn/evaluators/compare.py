@@ -122,9 +122,10 @@ def compare(
     for of, at in zip(predictions, rows, strict=True)
   ]
   measured = [example_scores(task, of) for of in picked]
-  losses = [per_example(task.loss, of.logits, of.label) for of in picked]
   examples = {example_score_name(task)[0]: paired_bootstrap(measured[1] - measured[0])}
-  if not isinstance(task, Regression):  # Whose loss is what was just measured.
+  # The loss of a regression is what was just measured.
+  if task.keeps_logits and not isinstance(task, Regression):
+    losses = [per_example(task.loss, of.logits, of.label) for of in picked]
     examples['loss'] = paired_bootstrap(losses[1] - losses[0])
   both = zip(*measured, strict=True)
   return Comparison(

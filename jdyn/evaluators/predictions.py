@@ -14,6 +14,7 @@ import numpy as np
 
 from jdyn.data.dataset import DataError, Split
 from jdyn.metrics.interval import summarize
+from jdyn.tasks import Task
 from jdyn.typing import Outputs
 
 # What NumPy and zipfile raise on files that are cut off or have flipped bits.
@@ -42,8 +43,9 @@ class Predictions:
 
   Attributes:
     ids: `[N]` names of the examples.
-    label: `[N, ...]`.
-    logits: `[S, N, ..., C]` of the model as deployed.
+    label: `[N, ...]`, what the task keeps of it (`Task.kept_label`).
+    logits: `[S, N, ..., C]` of the model as deployed, or what the task keeps of them
+      (`Task.kept`), and so for the experts.
     expert_logits: `[S, N, ..., C]` of each path or expert alone.
     weights: `[S, N]` per path; one-hot for a hard gate.
     about: strings and numbers worth keeping: stage, split, origin, class names, ...
@@ -126,14 +128,16 @@ class Predictions:
 def from_outputs(
   outputs: Outputs,
   split: Split,
+  task: Task,
   about: Mapping[str, Any],
   paths: Sequence[str] = (),
 ) -> Predictions:
   """Predictions from outputs `[S, N, ...]` on all examples of a split.
 
   Args:
-    outputs: of a model.
+    outputs: of a model, with logits as the task keeps them.
     split: whose examples these are.
+    task: of the dataset.
     about: see `Predictions`.
     paths: of a gated model, in the order of its gate's logits. The outputs do not
       tell: their dicts come sorted out of a compiled program.
@@ -141,7 +145,7 @@ def from_outputs(
   aux = outputs.aux
   return Predictions(
     ids=split.ids,
-    label=split.label,
+    label=task.kept_label(split.label),
     logits=outputs.logits,
     expert_logits=outputs.unimodal,
     weights=outputs.weights,
@@ -203,9 +207,9 @@ def score_all(
     total_macs: when everything is computed.
 
   Returns:
-    `n`; `model`, `uniform` and each of `paths`: `{score: [S]}`; `usage`:
-    `{path: [S]}`; `interval`: `{score: Summary}` of the model; `macs` `[S]`: the mean
-    per example of what must be executed, the chosen path for a hard gate and
+    `n`; `model`, each of `paths`, and `uniform` where logits are kept: `{score: [S]}`;
+    `usage`: `{path: [S]}`; `interval`: `{score: Summary}` of the model; `macs` `[S]`:
+    the mean per example of what must be executed, the chosen path for a hard gate and
     everything otherwise, less what solvers left unspent; `solver`, by block: `steps`
     `[S]`, the mean, and `converged` `[S]`, the share of the examples.
   """
@@ -228,7 +232,7 @@ def score_all(
       for block, found in predictions.blocks.items()
     },
   }
-  if predictions.expert_logits:
+  if predictions.expert_logits and task.keeps_logits:
     mean = np.mean(list(predictions.expert_logits.values()), axis=0)
     scores['uniform'] = _per_seed(task, mean, predictions.label)
   scores['interval'] = {
@@ -314,10 +318,5 @@ def convergence_warning(by_split: Mapping[str, Predictions]) -> str:
 
 def _per_seed(task, logits: np.ndarray, label: np.ndarray) -> dict[str, list[float]]:
   """Scores of `[S, N, ...]` logits: one list entry per seed."""
-  batch = {'label': label, 'mask': np.ones(len(label), np.float32)}
-  rows: Sequence[Mapping[str, float]] = [
-    task.scores(task.sums(Outputs(logits=one_seed), batch))
-    | task.scores_of_all(one_seed, label)
-    for one_seed in logits
-  ]
+  rows = [task.kept_scores(one_seed, label) for one_seed in logits]
   return {name: [float(row[name]) for row in rows] for name in rows[0]}

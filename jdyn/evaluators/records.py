@@ -4,8 +4,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from jdyn.evaluators.predictions import Predictions
 from jdyn.tasks import Task
 
@@ -32,16 +30,16 @@ def write_records(
   with open(path, 'w', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(
-      ['seed', 'id', 'label', 'prediction']
-      + [f'prediction/{name}' for name in experts]
+      ['seed', 'id', *task.record_names]
+      + [f'{task.record_names[-1]}/{name}' for name in experts]
       + [f'weight/{name}' for name in paths]
       + list(solvers)
     )
+    label = predictions.label
     for s, seed in enumerate(seeds):
-      columns = [predictions.label, np.asarray(task.predict(predictions.logits[s]))]
-      columns += [
-        np.asarray(task.predict(predictions.expert_logits[name][s])) for name in experts
-      ]
+      columns = task.records(predictions.logits[s], label)
+      for name in experts:
+        columns.append(task.records(predictions.expert_logits[name][s], label)[-1])
       weights = [predictions.weights[name][s] for name in paths]
       for row, key in enumerate(predictions.ids):
         values = [_cell(column[row]) for column in columns]

@@ -65,7 +65,7 @@ def _interpolation(key, shape, dtype=jnp.float32) -> jax.Array:
   return jnp.broadcast_to(np.outer(line, line)[:, :, None, None], shape).astype(dtype)
 
 
-def _doubled_and_convolved(x, kernel, *args, mode: str, **options) -> jax.Array:
+def _doubled_and_convolved(x, kernel, *args, mode: str, **options):
   """The depthwise convolution `kernel` `[3, 3, 1, C]` of `x` with doubled pixels.
 
   In a doubled image a 3×3 window covers 2×2 pixels of the small one. Which of its
@@ -74,24 +74,11 @@ def _doubled_and_convolved(x, kernel, *args, mode: str, **options) -> jax.Array:
   (XLA's depthwise convolutions are fifty times slower on CPU than these sums.)
   """
   del args, options  # `nn.Conv` hands over its strides and paddings, which are fixed.
-  batch, height, width, channels = x.shape
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
-  kernel = kernel.reshape(3, 3, 1, 1, 1, channels)
-  rows = []
-  for row, by_row in enumerate(_halves(kernel)):
-    columns = []
-    for column, by_column in enumerate(zip(*map(_halves, by_row), strict=True)):
-      columns.append(
-        sum(
-          padded[:, row + i : row + i + height, column + j : column + j + width]
-          * by_column[i][j]
-          for i in range(2)
-          for j in range(2)
-        )
-      )
-    rows.append(jnp.stack(columns, axis=3))
-  y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, C]
-  return y.reshape(batch, 2 * height, 2 * width, channels)
+  weights = [
+    [*zip(*map(_halves, by_row), strict=True)] for by_row in _halves(kernel[:, :, 0])
+  ]
+  return resize.doubled(padded, jnp.array(weights))
 
 
 def _halves(line) -> list[tuple[jax.Array, jax.Array]]:

@@ -5,6 +5,7 @@ from jdyn.losses.gating import balance, budget
 from jdyn.losses.jacobian import jacobian
 from jdyn.losses.mm_dynamics import confidence, informativeness
 from jdyn.losses.ranking import rank
+from jdyn.losses.side_outputs import side_outputs
 from jdyn.losses.supervised import per_expert, supervised
 
 LOSSES = {
@@ -16,5 +17,6 @@ LOSSES = {
   'jacobian': jacobian,
   'per_expert': per_expert,
   'rank': rank,
+  'side_outputs': side_outputs,
   'supervised': supervised,
 }

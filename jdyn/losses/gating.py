@@ -19,21 +19,28 @@ def _path_weights(outputs: Outputs, paths: Sequence[str]) -> jax.Array:
   return jnp.stack([outputs.weights[path] for path in paths], axis=-1)
 
 
-def budget(paths: Sequence[str], costs: Sequence[float]) -> LossTerm:
+def budget(paths: Sequence[str], costs: Sequence[float], free: float = 0.0) -> LossTerm:
   """The expected cost of the chosen path (DynMM, Eq. 1).
 
   The original penalises the share of traffic on its second path whatever the
-  paths cost; with `costs=(0, 1)` this term is that one.
+  paths cost; with `costs=(0, 1)` this term is that one. Of exits of a network it
+  takes `costs` in GMACs over their number, and charges what exceeds `free`.
 
   Args:
     paths: names in the order of `costs`.
     costs: one number per path, in any unit; the loss is in the same unit.
+    free: what the mean over the global batch may cost without a loss.
   """
 
   def loss(outputs, batch, hparams, axis_name):
-    del hparams, axis_name
+    del hparams
     cost = expected_macs(_path_weights(outputs, paths), jnp.asarray(costs, jnp.float32))
-    return weighted_mean(cost, batch['mask'])
+    if not free:
+      return weighted_mean(cost, batch['mask'])
+    sums = jnp.sum(cost * batch['mask']), jnp.sum(batch['mask'])
+    total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    beyond = (total > free * count).astype(jnp.float32)
+    return weighted_mean(beyond * (cost - free), batch['mask'])
 
   return stateless(loss)
 

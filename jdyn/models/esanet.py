@@ -97,6 +97,11 @@ class ESANet(nn.Module):
     return len(next(iter(self.encoders.values())).blocks)
 
   @property
+  def side_scales(self) -> tuple[int, ...]:
+    """How many times smaller than the images the side outputs of training are."""
+    return tuple(2**power for power in range(3, self.stages + 2))
+
+  @property
   def _names(self) -> tuple[str, str | None]:
     """The main modality and the one beside it."""
     if len(self.encoders) == 1:
@@ -140,14 +145,23 @@ class ESANet(nn.Module):
       )
 
   def advance(
-    self, stage: int, main: jax.Array, side: jax.Array | None, *, train: bool
-  ) -> tuple[jax.Array, jax.Array | None]:
-    """Runs stage 1, 2, ... of both streams, or of the main one if `side` is None."""
+    self, stage: int, main: jax.Array | None, side: jax.Array | None, *, train: bool
+  ) -> tuple[jax.Array | None, jax.Array | None]:
+    """Runs stage 1, 2, ... of both streams, or of one if the other is None."""
     names = self._names
-    main = self.encoders[names[0]].stage(stage, main, train=train)
+    if main is not None:
+      main = self.encoders[names[0]].stage(stage, main, train=train)
     if side is not None:
       side = self.encoders[names[1]].stage(stage, side, train=train)
     return main, side
+
+  def side_stream(self, number: int, inputs: Modalities, *, train: bool) -> jax.Array:
+    """The stem and the first `number` stages of the modality beside the main one."""
+    side = self._names[1]
+    x = max_pool(self.encoders[side].stem(inputs[side], train=train))
+    for stage in range(1, number + 1):
+      _, x = self.advance(stage, None, x, train=train)
+    return x
 
   def fuse(self, stage: int, main: jax.Array, side: jax.Array | None) -> jax.Array:
     """The main stream behind a stage (0 for the stem) after it took the other in."""

@@ -1,12 +1,18 @@
-"""Convolution whose gradient is fast on CPU too.
+"""Convolutions that are fast on CPU too.
 
-XLA on CPU turns the gradient of a kernel into a convolution with a window as large as
-the image. For kernels one pixel wide it takes two to ten times as long as a matrix
-product per row of the kernel, which is what is done here. Wider kernels, and all other
-directions, are left to XLA.
+Two kinds are slow there as XLA runs them, and are matrix products here:
+
+- The gradient of a kernel of few pixels, as of the 3×1, 1×3 and 1×1 ones of residual
+  blocks. XLA makes it a convolution with a window as large as the image, which takes
+  two to ten times as long.
+- Convolutions with few outputs, as a gate's, which XLA pads to many. A product per
+  pixel with all of the kernel, whose parts are then shifted and added, takes a tenth.
+
+All others are left to XLA.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 
 Pairs = tuple[tuple[int, int], ...]
+
+_FEW_OUTPUTS = 8
+_FEW_PIXELS = 3
 
 
 def convolve(
@@ -35,17 +44,45 @@ def convolve(
     padding: zeros before and after, of both axes.
     precision: of the products.
     options: the others of `lax.conv_general_dilated`; dilations are not supported for
-      kernels that are one pixel wide.
+      kernels of few pixels or outputs.
   """
-  if kernel.shape[1] == 1 and options.get('feature_group_count', 1) == 1:
-    return _convolve_column(x, kernel, tuple(strides), tuple(padding), precision)
+  pixels = math.prod(kernel.shape[:2])
+  if options.get('feature_group_count', 1) == 1:
+    if pixels <= _FEW_PIXELS:
+      return _convolve_small(x, kernel, tuple(strides), tuple(padding), precision)
+    if kernel.shape[3] <= _FEW_OUTPUTS:
+      return _convolve_to_few(x, kernel, strides, padding, precision)
   return lax.conv_general_dilated(
     x, kernel, strides, padding, precision=precision, **options
   )
 
 
+def _convolve_to_few(x, kernel, strides, padding, precision) -> jax.Array:
+  """Products of every pixel and the whole kernel, shifted and added.
+
+  With strides, a pixel meets only the part of the kernel that is congruent to it.
+  """
+  padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  height, width = (
+    (size - side) // stride + 1
+    for size, side, stride in zip(
+      padded.shape[1:3], kernel.shape[:2], strides, strict=True
+    )
+  )
+  y = 0
+  for row in range(strides[0]):
+    for column in range(strides[1]):
+      pixels = padded[:, row :: strides[0], column :: strides[1]]
+      part = kernel[row :: strides[0], column :: strides[1]]
+      products = jnp.einsum('bhwc,ijcd->bhwijd', pixels, part, precision=precision)
+      for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+          y += products[:, i : i + height, j : j + width, i, j]
+  return y
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _convolve_column(x, kernel, strides: tuple[int, int], padding: Pairs, precision):
+def _convolve_small(x, kernel, strides: tuple[int, int], padding: Pairs, precision):
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -57,27 +94,29 @@ def _convolve_column(x, kernel, strides: tuple[int, int], padding: Pairs, precis
 
 
 def _forward(x, kernel, strides, padding, precision):
-  return _convolve_column(x, kernel, strides, padding, precision), (x, kernel)
+  return _convolve_small(x, kernel, strides, padding, precision), (x, kernel)
 
 
 def _backward(strides, padding, precision, saved, cotangent):
   x, kernel = saved
 
   def of_image(x):
-    return _convolve_column.fun(x, kernel, strides, padding, precision)
+    return _convolve_small.fun(x, kernel, strides, padding, precision)
 
   (image,) = jax.vjp(of_image, x)[1](cotangent)
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  _, height, width, _ = cotangent.shape
-  rows = []
-  for row in range(kernel.shape[0]):
-    stop = row + (height - 1) * strides[0] + 1, (width - 1) * strides[1] + 1
-    seen = padded[:, row : stop[0] : strides[0], : stop[1] : strides[1]]
-    every = ((0, 1, 2), (0, 1, 2))
-    rows.append(
-      lax.dot_general(seen, cotangent, (every, ((), ())), precision=precision)
+  rows, columns = (
+    [slice(first, first + (size - 1) * stride + 1, stride) for first in range(side)]
+    for side, size, stride in zip(
+      kernel.shape[:2], cotangent.shape[1:3], strides, strict=True
     )
-  return image, jnp.stack(rows)[:, None].astype(kernel.dtype)
+  )
+  # All pixels of the kernel side by side: the cotangent is read, and laid out, once.
+  seen = [padded[:, row, column] for row in rows for column in columns]
+  seen = jnp.concatenate(seen, axis=-1)
+  every = ((0, 1, 2), (0, 1, 2))
+  of_kernel = lax.dot_general(seen, cotangent, (every, ((), ())), precision=precision)
+  return image, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
-_convolve_column.defvjp(_forward, _backward)
+_convolve_small.defvjp(_forward, _backward)

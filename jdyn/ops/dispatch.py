@@ -11,6 +11,9 @@ and return what a loop over the examples would:
 - `ladder` sorts the examples by path and runs each path on the smallest of a few
   static sub-batch sizes that holds its examples: for batches.
 
+Where paths are the ends of one chain, `prefix` runs a link of it on the examples that
+go on, which stand first once they are sorted by how far they go.
+
 They are traced: they work under `jax.jit`, inside `jax.shard_map` on the rows of one
 device, and in `jax.export`. Operands and outputs are any pytrees whose leaves have
 the batch as leading axis; all paths return the same structure, shapes and dtypes,
@@ -25,7 +28,9 @@ branch and copies the weights once per example. `switch` and `ladder` refuse a
 batched choice.
 """
 
+import bisect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -105,12 +110,7 @@ def ladder(
       as `dense`.
   """
   size = chosen.shape[0]
-  rungs = default_rungs(size) if rungs is None else tuple(rungs)
-  if not rungs or rungs[-1] != size or list(rungs) != sorted({*rungs} - {0}):
-    raise ValueError(
-      f'rungs={rungs}: give sub-batch sizes that increase from at least 1 to the'
-      f' batch size, {size}.'
-    )
+  rungs = _checked_rungs(size, rungs)
   chosen = _not_batched(_clamped(chosen, paths))
   specs = _output_specs(size, operands, paths)
   sizes = (0, *rungs)
@@ -140,6 +140,59 @@ def ladder(
   return _take(outputs, position)
 
 
+def prefix(
+  count: jax.Array,
+  operands: PyTree,
+  path: Path,
+  otherwise: Path,
+  rungs: Sequence[int] | None = None,
+) -> PyTree:
+  """A path on the first examples, on the smallest static sub-batch that holds them.
+
+  It does not run where there are none. As in `ladder` nothing is dropped, no shape
+  depends on the data, and the program holds one copy of the path's code per rung.
+
+  Args:
+    count: `i32[]`, how many examples take the path.
+    operands: pytree with leaves `[B, ...]`.
+    path: a function of operands.
+    otherwise: the same for the examples from `count` on; it should cost next to
+      nothing, as it is computed for all.
+    rungs: as in `ladder`.
+
+  Raises:
+    ValueError: if the outputs of the two differ, under `vmap` of `count`, or as
+      `ladder`.
+  """
+  size = jax.tree.leaves(operands)[0].shape[0]
+  rungs = _checked_rungs(size, rungs)
+  _output_specs(size, operands, [path, otherwise])
+  sizes = (0, *rungs)
+  return lax.switch(
+    jnp.searchsorted(jnp.asarray(sizes), _not_batched(count)),
+    [partial(first, rows, path=path, otherwise=otherwise) for rows in sizes],
+    count,
+    operands,
+  )
+
+
+def first(
+  rows: int, count: jax.Array, operands: PyTree, path: Path, otherwise: Path
+) -> PyTree:
+  """`prefix` on one sub-batch: so many `rows`, of which `count` take the path."""
+  others = otherwise(operands)
+  if rows == 0:
+    return others
+  outputs = path(jax.tree.map(lambda leaf: leaf[:rows], operands))
+
+  def put(old, new):
+    ours = (jnp.arange(rows) < count).reshape((-1,) + (1,) * (new.ndim - 1))
+    new = jnp.where(ours, new, old[:rows])
+    return lax.dynamic_update_slice_in_dim(old, new, 0, 0)
+
+  return jax.tree.map(put, others, outputs)
+
+
 def default_rungs(size: int) -> tuple[int, ...]:
   """Sub-batch sizes for a batch of `size`: 1, 2, 3, 4, 6, 8, 12, ... and eighths.
 
@@ -154,6 +207,11 @@ def default_rungs(size: int) -> tuple[int, ...]:
     rungs |= {power, power + power // 2}
     power *= 2
   return tuple(sorted(rungs))
+
+
+def smallest_rung(rows: int, rungs: Sequence[int]) -> int:
+  """The smallest of `rungs` that holds so many rows."""
+  return rungs[bisect.bisect_left(rungs, rows)]
 
 
 def _rung(path: Path, rows: int, size: int) -> Callable[..., PyTree]:
@@ -175,6 +233,16 @@ def _rung(path: Path, rows: int, size: int) -> Callable[..., PyTree]:
     )
 
   return run
+
+
+def _checked_rungs(size: int, rungs: Sequence[int] | None) -> tuple[int, ...]:
+  rungs = default_rungs(size) if rungs is None else tuple(rungs)
+  if not rungs or rungs[-1] != size or list(rungs) != sorted({*rungs} - {0}):
+    raise ValueError(
+      f'rungs={rungs}: give sub-batch sizes that increase from at least 1 to the'
+      f' batch size, {size}.'
+    )
+  return rungs
 
 
 def _take(tree: PyTree, rows: jax.Array) -> PyTree:

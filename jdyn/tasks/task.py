@@ -26,8 +26,14 @@ class Task(Protocol):
 
   num_outputs: int
 
+  record_names: ClassVar[tuple[str, ...]] = ('label', 'prediction')
+  """What `records` says of every example."""
+
+  keeps_logits: ClassVar[bool] = True
+  """Whether predictions keep the logits themselves; see `kept`."""
+
   def loss(self, logits: jax.Array, batch: Batch) -> jax.Array:
-    """The loss `f32[B]` of each example, without weights."""
+    """The loss `f32[B, ...]` of each example, or of its parts, without weights."""
 
   def predict(self, logits: jax.Array) -> jax.Array:
     """The decision for each example."""
@@ -60,8 +66,37 @@ class Task(Protocol):
     del logits, label
     return {}
 
+  @property
+  def kept_shape(self) -> tuple[int, ...]:
+    """Shape of what `kept` keeps of one example."""
+    return (self.num_outputs,)
+
+  def kept(self, logits: jax.Array, batch: Batch) -> jax.Array:
+    """What predictions keep of the logits `[B, ...]`: enough for all scores."""
+    del batch
+    return logits
+
+  def kept_label(self, label: np.ndarray) -> np.ndarray:
+    """What predictions keep of the labels `[N, ...]`."""
+    return label
+
+  def kept_scores(self, kept: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """All scores of `N` examples, from what was kept; on the host."""
+    batch = {'label': label, 'mask': np.ones(len(label), np.float32)}
+    return self.scores(self.sums(Outputs(logits=kept), batch)) | self.scores_of_all(
+      kept, label
+    )
+
+  def kept_correct(self, kept: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """`correct` of `N` examples, from what was kept of them: `[N]`."""
+    return np.asarray(self.correct(kept, {'label': label}))
+
+  def records(self, kept: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
+    """A column `[N, ...]` for each of `record_names`."""
+    return [label, np.asarray(self.predict(kept))]
+
   def weights(self, batch: Batch) -> jax.Array:
-    """The weight `f32[B]` of each example; 0 for padding."""
+    """The weight `f32[B, ...]` of what `loss` returns; 0 for padding."""
     return batch['mask']
 
   def higher_is_better(self, name: str) -> bool:
@@ -80,4 +115,4 @@ class Task(Protocol):
 
 def host_mean(mean: Mean) -> float:
   """The value of a merged `Mean`, in float64; 0 where nothing was counted."""
-  return float(mean.total) / max(float(mean.count), 1.0)
+  return float(mean.total) / (float(mean.count) or 1.0)

@@ -41,7 +41,7 @@ def _check_shapes(name: str, found: Any, wanted: Any) -> None:
       raise CheckpointError(
         f'{name}{jax.tree_util.keystr(path)} is {leaf.dtype}{list(leaf.shape)} in the '
         f'checkpoint and {template.dtype}{list(template.shape)} in the model. The code '
-        'has changed since; give another --workdir to train anew.'
+        'or the config has changed since; give another folder.'
       )
 
 

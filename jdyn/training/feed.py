@@ -68,9 +68,11 @@ class HostFeed:
     )
 
   def fetch(self, data: Any, batch: Any) -> Any:
-    """The batch is what came."""
+    """What came, decoded if it was not yet."""
     del data  # Nothing lives on the device.
-    return batch
+    if self._split.decode is None or self._split.collate is not None:
+      return batch
+    return {**batch, 'inputs': self._split.decode(batch['inputs'])}
 
 
 def gather(split: Split, data: Any, rows: jax.Array, mask: jax.Array) -> Any:
@@ -92,6 +94,15 @@ def fits(split: Split, limit: int) -> bool:
   return split.collate is None and pipeline.nbytes(split) <= limit
 
 
+def _device_problem(split: Split) -> str:
+  """Why a split cannot be trained on from the device's memory; empty if it can."""
+  if split.collate is not None:
+    return "pad to the longest of a batch; set feed='host' or another data.padding"
+  if split.augment is not None:
+    return "augment examples; set feed='host'"
+  return ''
+
+
 def make_feed(
   split: Split,
   seeds: Sequence[int],
@@ -105,17 +116,14 @@ def make_feed(
 
   Raises:
     ValueError: unknown name, or `device` for data whose examples depend on each
-      other's lengths.
+      other's lengths, or are augmented.
   """
   if feed == 'auto':
-    feed = 'device' if fits(split, device_bytes) else 'host'
+    feed = 'host' if split.augment or not fits(split, device_bytes) else 'device'
   if feed == 'host':
     return HostFeed(split, seeds, batch_size, num_threads)
   if feed != 'device':
     raise ValueError(f'Unknown feed={feed!r}; expected auto, device or host.')
-  if split.collate is not None:
-    raise ValueError(
-      "feed='device' cannot pad to the longest of a batch; "
-      "set feed='host' or another data.padding."
-    )
+  if problem := _device_problem(split):
+    raise ValueError(f"feed='device' cannot {problem}.")
   return DeviceFeed(split, seeds, batch_size)

@@ -67,7 +67,8 @@ def diagnose(
 def _bad_rows(stage: Stage, outputs: Any, batch: Mapping[str, Any]) -> np.ndarray:
   """Rows of the batch with a non-finite input or loss."""
   size = len(batch['index'])
-  bad = ~np.isfinite(np.asarray(stage.task.loss(outputs.logits, batch)))
+  loss = np.asarray(stage.task.loss(outputs.logits, batch))
+  bad = ~np.isfinite(loss).reshape(size, -1).all(1)
   for leaf in jax.tree.leaves(batch['inputs']):
     bad |= ~np.isfinite(np.asarray(leaf, np.float64).reshape(size, -1)).all(1)
   return np.flatnonzero(bad)

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains, and the line that it shows."""
+"""What a run writes down while it trains, and the lines that commands show."""
 
 import json
 import os
@@ -97,6 +97,24 @@ class Progress:
     """Ends the line."""
     if self._live:
       print(file=sys.stderr)
+
+
+class ProgressLine:
+  """One line on stderr, rewritten in place at most ten times a second."""
+
+  def __init__(self):
+    self._due, self._what, self._start = 0.0, '', 0.0
+
+  def __call__(self, what: str, done: int, total: int) -> None:
+    """Shows how many there are, and when the others will be."""
+    now = time.monotonic()
+    if what != self._what:
+      self._what, self._start = what, now
+    if done == total or now >= self._due:
+      self._due = now + 0.1
+      left = (now - self._start) * (total - done) / done if done else 0
+      text = f'{what} {done}/{total}' + (f', {left:.0f} s left' if left else '')
+      print(f'\r{text:<60}', end='', file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

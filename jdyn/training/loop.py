@@ -80,7 +80,7 @@ def _train_tree(stage: build.Stage, train: Split, context: Context) -> Any:
     train: the examples that it may see.
     context: of the run.
   """
-  splits, found = train_experts(stage, train, context)
+  splits, found = train_before(stage, train, context)
   folder = context.folder(stage)
   if not (folder / 'result.json').exists():
     train_stage(stage, splits, found, context)
@@ -88,24 +88,24 @@ def _train_tree(stage: build.Stage, train: Split, context: Context) -> Any:
   return variables.load_best(folder, stage, context.dataset.spec, num_seeds)
 
 
-def train_experts(
+def train_before(
   stage: build.Stage, train: Split, context: Context
 ) -> tuple[dict[str, Split], dict[str, Any]]:
-  """Trains those experts of a stage that are not finished.
+  """Trains those stages before a stage that are not finished.
 
   Args:
-    stage: whose experts they are.
+    stage: that comes after them.
     train: the examples that it and they may see.
     context: of the run.
 
   Returns:
     The splits as the stage itself may see them, and the best variables `[S, ...]` of
-    its experts, by path.
+    the stages before it, by name.
   """
   own, theirs = _share(train, stage)
   found = {
-    path: _train_tree(expert, theirs, context)
-    for path, expert in sorted(stage.experts.items())
+    name: _train_tree(each, theirs if name in stage.experts else own, context)
+    for name, each in sorted(stage.before.items())
   }
   return {**context.dataset.splits, 'train': own}, found
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from jdyn.build import Stage
 from jdyn.data.dataset import Split
 from jdyn.models.input_names import input_names
+from jdyn.tasks import Task
 from jdyn.training.parallel import Parallel
 from jdyn.training.programs import Evaluator
-from jdyn.typing import Outputs
+from jdyn.typing import Batch, Outputs
 
 
 def predict(
@@ -44,11 +46,11 @@ def predictor(
   *,
   parallel: Parallel,
   device_bytes: int,
-  keep: Callable[[Outputs], Any] = lambda outputs: dataclasses.replace(
-    outputs, hidden=None
-  ),
+  keep: Callable[[Outputs, Batch], Any] | None = None,
 ) -> Callable[[Any, Mapping[str, np.ndarray]], Any]:
   """`(variables, hparams) -> outputs`, compiled once for many of both.
+
+  Of a model with exits `unimodal` has what every exit alone gives.
 
   Args:
     stage: whose model it is.
@@ -56,21 +58,51 @@ def predictor(
     num_seeds: S.
     parallel: how the batch lies on the devices.
     device_bytes: a split larger than this is fed from the host.
-    keep: what of the outputs is wanted; hidden states are large and left out.
+    keep: what of the outputs is wanted; if None, what predictions keep: no hidden
+      states, and what the task keeps of logits.
   """
   names = [name for name in input_names(stage.model) if name in split.inputs]
-  evaluator = Evaluator(
-    stage.model,
-    split.only(names),
-    parallel,
-    num_seeds,
-    task=stage.task,
-    terms={},
-    batch_size=stage.batch_size,
-    device_bytes=device_bytes,
-    keep=keep,
+  read = split.only(names)
+
+  def runner(model, keep):
+    evaluator = Evaluator(
+      model,
+      read,
+      parallel,
+      num_seeds,
+      task=stage.task,
+      terms={},
+      batch_size=stage.batch_size,
+      device_bytes=device_bytes,
+      keep=keep,
+    )
+    return lambda variables, hparams: evaluator(variables, hparams, {})[1]
+
+  run = runner(stage.model, keep or partial(_kept, stage.task))
+  if keep or not hasattr(stage.model, 'alone'):
+    return run
+  # A model with exits blends them; what each is by itself takes a run of its own.
+  paths = {
+    path: runner(stage.model.alone(path), partial(_kept_logits, stage.task))
+    for path in stage.model.paths
+  }
+
+  def run_all(variables, hparams):
+    alone = {path: each(variables, hparams) for path, each in paths.items()}
+    return dataclasses.replace(run(variables, hparams), unimodal=alone)
+
+  return run_all
+
+
+def _kept_logits(task: Task, outputs: Outputs, batch: Batch) -> jax.Array:
+  return task.kept(outputs.logits, batch)
+
+
+def _kept(task: Task, outputs: Outputs, batch: Batch) -> Outputs:
+  logits, experts = jax.tree.map(
+    lambda x: task.kept(x, batch), (outputs.logits, dict(outputs.unimodal))
   )
-  return lambda variables, hparams: evaluator(variables, hparams, {})[1]
+  return dataclasses.replace(outputs, logits=logits, unimodal=experts, hidden=None)
 
 
 def read_hparams(folder: Path) -> dict[str, np.ndarray]:

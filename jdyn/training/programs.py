@@ -24,7 +24,7 @@ from jdyn.training.feed import BATCH_AXIS, fits, gather, on_host
 from jdyn.training.parallel import Parallel, replicated
 from jdyn.training.state import TrainState, init_state
 from jdyn.training.step import eval_step, train_step
-from jdyn.typing import Outputs
+from jdyn.typing import Batch, Outputs
 
 MEMBERS = 'members'
 """Says of an argument that its leading axis is that of the members."""
@@ -197,7 +197,7 @@ class Evaluator:
     terms: Mapping[str, LossTerm],
     batch_size: int,
     device_bytes: int,
-    keep: Callable[[Outputs], Any] | None = None,
+    keep: Callable[[Outputs, Batch], Any] | None = None,
     num_variants: int = 1,
   ):
     """Places the split and compiles nothing yet.
@@ -211,7 +211,7 @@ class Evaluator:
       terms: of the objective; may be empty.
       batch_size: examples per step.
       device_bytes: a split larger than this is fed from the host.
-      keep: also return this of the outputs of every example.
+      keep: also return this of the outputs of every batch's examples.
       num_variants: V.
     """
     self._split, self._keep = split, keep
@@ -234,7 +234,7 @@ class Evaluator:
       def body(_, x):
         batch = x if data is None else gather(split, data, x['index'], x['mask'])
         sums, outputs = step(variables, batch, hparams=hparams, memory=memory)
-        return None, (sums, keep(outputs) if keep else ())
+        return None, (sums, keep(outputs, batch) if keep else ())
 
       _, (sums, outputs) = jax.lax.scan(body, None, xs)
       return jax.tree.map(lambda x: x.sum(0), sums), outputs

@@ -63,7 +63,7 @@ def write_results(
       outputs = predict[name](whole, values)
       about = {'stage': stage.name, 'split': name}
       paths = tuple(stage.costs.paths)
-      predictions[name] = from_outputs(outputs, splits[name], about, paths)
+      predictions[name] = from_outputs(outputs, splits[name], stage.task, about, paths)
       predictions[name].save(folder / f'predictions_{name}.npz')
       scores[name] = score_all(
         predictions[name], stage.task, stage.costs.paths, stage.costs.total

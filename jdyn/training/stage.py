@@ -21,13 +21,13 @@ import numpy as np
 from jdyn import build
 from jdyn.data.dataset import Split
 from jdyn.data.order import chain_hash, split_steps, train_rows
-from jdyn.data.pipeline import assemble
 from jdyn.evaluators.attendance import judged
 from jdyn.models.precomputed import hidden_key, logits_key
+from jdyn.optimizer import EXPERTS
 from jdyn.training import selection, variables
 from jdyn.training.checkpoint import Checkpoints
 from jdyn.training.context import Context, Preempted
-from jdyn.training.feed import make_feed
+from jdyn.training.feed import HostFeed, make_feed
 from jdyn.training.guard import NonFiniteError, diagnose
 from jdyn.training.logging import Progress
 from jdyn.training.predict import predict, read_hparams
@@ -36,7 +36,7 @@ from jdyn.training.result import write_results
 from jdyn.training.state import TrainState
 from jdyn.training.step import weight_key
 from jdyn.training.variant_logs import VariantLogs
-from jdyn.typing import Outputs
+from jdyn.typing import Batch, Outputs
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _LOG = logging.getLogger(__name__)
 def train_stage(
   stage: build.Stage,
   splits: Mapping[str, Split],
-  experts: Mapping[str, Any],
+  before: Mapping[str, Any],
   context: Context,
 ) -> None:
   """Trains a stage and writes its best variables, predictions and result.
@@ -52,7 +52,7 @@ def train_stage(
   Args:
     stage: to be trained.
     splits: `train` is what this stage may see of it.
-    experts: variables `[S, ...]` of its experts, by path.
+    before: variables `[S, ...]` of the stages before it, by name.
     context: of the run.
 
   Raises:
@@ -60,13 +60,13 @@ def train_stage(
     Preempted: SIGTERM came; the state is saved.
   """
   checkpoints = context.folder(stage) / 'checkpoints'
-  train_variants([stage], splits, experts, [context], checkpoints)
+  train_variants([stage], splits, before, [context], checkpoints)
 
 
 def train_variants(
   stages: Sequence[build.Stage],
   splits: Mapping[str, Split],
-  experts: Mapping[str, Any],
+  before: Mapping[str, Any],
   contexts: Sequence[Context],
   checkpoints: Path,
 ) -> None:
@@ -75,7 +75,7 @@ def train_variants(
   Args:
     stages: the variants; `build.merge` says in what they may differ.
     splits: `train` is what the stage may see of it.
-    experts: variables `[S, ...]` of its experts, by path.
+    before: variables `[S, ...]` of the stages before it, by name.
     contexts: of the variants, which differ in config and folder alone.
     checkpoints: folder of those of all variants together.
 
@@ -85,14 +85,31 @@ def train_variants(
     Preempted: SIGTERM came; the state is saved.
   """
   stage, context = stages[0], contexts[0]
+  experts = {path: before[path] for path in stage.experts}
   splits = {name: _judged(stage, name, split) for name, split in splits.items()}
   read = dict(splits)
   if stage.frozen:
     read = _add_expert_outputs(stage, read, experts, context)
   read = {name: split.only(stage.inputs) for name, split in read.items()}
-  trainer = _Trainer(build.merge(stages), read, experts, contexts, checkpoints)
+  start = _start(stage, before, context)
+  trainer = _Trainer(build.merge(stages), read, start, contexts, checkpoints)
   best, hparams = trainer.train()
   write_results(stages, splits, experts, best, hparams, contexts)
+
+
+def _start(
+  stage: build.Stage, before: Mapping[str, Any], context: Context
+) -> Mapping[str, Any]:
+  """Variables `[S, ...]` to start with, by their place in those of the stage."""
+  spec, seeds = context.dataset.spec, context.run.seeds
+  found = {}
+  for name in stage.warm_up:
+    found[''] = before[name]
+  if not stage.frozen:
+    found |= {f'{EXPERTS}{path}': before[path] for path in stage.experts}
+  for place, folder in stage.pretrained.items():
+    found[place] = variables.load_pretrained(Path(folder), place, stage, spec, seeds)
+  return found
 
 
 def _judged(stage: build.Stage, name: str, split: Split) -> Split:
@@ -120,6 +137,11 @@ def _add_expert_outputs(
   expert in evaluation mode is a constant function of the example, so each is
   run once and not once per epoch.
   """
+  if splits['train'].augment:
+    raise ValueError(
+      f'Stage {stage.name}: frozen experts judge every example once, and training '
+      "augments it anew each time; set freeze='none'."
+    )
   found = {}
   for name, split in splits.items():
     cached = {}
@@ -133,8 +155,11 @@ def _add_expert_outputs(
   return found
 
 
-def _cached(path: str, names: Sequence[str], outputs: Outputs) -> dict[str, jax.Array]:
+def _cached(
+  path: str, names: Sequence[str], outputs: Outputs, batch: Batch
+) -> dict[str, jax.Array]:
   """What of an expert's outputs a stage that reads `names` looks up."""
+  del batch
   found = {logits_key(path): outputs.logits, hidden_key(path): outputs.hidden}
   return {name: value for name, value in found.items() if name in names}
 
@@ -154,7 +179,7 @@ def _predict(stage, split, found, hparams, context: Context, **options) -> Any:
 class _Trainer:
   """The training of one stage: what it holds between epochs."""
 
-  def __init__(self, stage, splits, experts, contexts, checkpoints):
+  def __init__(self, stage, splits, start, contexts, checkpoints):
     self._stage, self._contexts, self._context = stage, contexts, contexts[0]
     self._checkpoints = checkpoints
     run = self._context.run
@@ -192,7 +217,7 @@ class _Trainer:
       partial(selection.update, maximize=stage.maximize, patience=stage.patience),
       donate_argnums=(0,),
     )
-    self._start_experts = {} if stage.frozen else experts
+    self._start = start
     self._saved_at = time.monotonic()
 
   def train(self) -> tuple[selection.Best, Mapping[str, np.ndarray]]:
@@ -238,10 +263,9 @@ class _Trainer:
     """State, best and batch hash to go on from: the last checkpoint, or the start."""
     seeds = jnp.asarray(self._context.run.seeds, jnp.uint32)
     state = self._programs.start(seeds)
-    if self._start_experts:
+    if self._start:
       repeat = partial(np.repeat, repeats=self._stage.num_variants, axis=0)
-      experts = jax.tree.map(repeat, self._start_experts)
-      found = variables.join(state.variables, experts)
+      found = variables.place(state.variables, jax.tree.map(repeat, dict(self._start)))
       params = found.pop('params')
       state = dataclasses.replace(state, params=params, collections=found)
     best = selection.start(state.variables, self._num_members, self._stage.maximize)
@@ -348,8 +372,10 @@ class _Trainer:
     member = int(np.argmax(halted))
     seed, variant = divmod(member, self._stage.num_variants)
     one = variables.for_seed(state, member)
-    rows = self._rows(int(one.step), 1)[seed, 0]
-    batch = assemble(self._train.for_seed(seed), rows)
+    seeds, size = self._context.run.seeds, self._stage.batch_size
+    host = HostFeed(self._train, seeds, size, num_threads=1)
+    (call,) = host.calls([(int(one.step), 1)])
+    batch = host.fetch(host.data, jax.tree.map(lambda x: x[seed, 0], call))
     context = self._contexts[variant]
     # Built anew for one device: outside the compiled program no axis is bound.
     main = build.stage(context.config, context.dataset.spec)

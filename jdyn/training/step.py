@@ -71,7 +71,7 @@ def objective(
       outputs, batch, hparams, state.memory[name], axis_name
     )
     count = _psum(mean.count, axis_name)
-    share += hparams[weight_key(name)] * mean.total / jnp.maximum(count, 1)
+    share += hparams[weight_key(name)] * mean.total / jnp.where(count > 0, count, 1)
   return share, (outputs, collections, memory)
 
 

@@ -24,7 +24,7 @@ from jdyn.evaluators.sweep_table import SweepTable, write_table
 from jdyn.training import grid
 from jdyn.training.context import Context, FirstStep, StopFlag
 from jdyn.training.guard import NonFiniteError
-from jdyn.training.loop import train_experts
+from jdyn.training.loop import train_before
 from jdyn.training.parallel import Parallel
 from jdyn.training.stage import train_variants
 from jdyn.training.workdir import Lock, describe, describe_sweep
@@ -167,28 +167,28 @@ def _train_group(group: Sequence[_Planned], everyone: Sequence[_Planned]) -> Non
     if all(one.finished() for one in group):
       return
     first = group[0]
-    _copy_experts(first, everyone)
+    _copy_before(first, everyone)
     train = first.context.dataset.splits['train']
-    splits, experts = train_experts(first.stage, train, first.context)
+    splits, before = train_before(first.stage, train, first.context)
     for other in group[1:]:
-      _copy_experts(other, [first])
+      _copy_before(other, [first])
     stages, contexts = ([one.stage for one in group], [one.context for one in group])
     program = first.context.workdir.parent / 'programs' / first.variant.name
-    train_variants(stages, splits, experts, contexts, program / 'checkpoints')
+    train_variants(stages, splits, before, contexts, program / 'checkpoints')
 
 
-def _copy_experts(one: _Planned, others: Sequence[_Planned]) -> None:
-  """Copies the experts that a variant lacks and that another one has finished."""
-  for path, expert in one.stage.experts.items():
+def _copy_before(one: _Planned, others: Sequence[_Planned]) -> None:
+  """Copies the stages that a variant lacks and that another one has finished."""
+  for path, stage in one.stage.before.items():
     if one.finished(path):
       continue
-    key = build.expert_key(one.context.config, path)
+    key = build.before_key(one.context.config, path)
     for other in others:
-      same = path in other.stage.experts
-      same = same and build.expert_key(other.context.config, path) == key
+      same = path in other.stage.before
+      same = same and build.before_key(other.context.config, path) == key
       if same and other.finished(path):
-        for stage in build.all_stages(expert):  # The expert itself comes last.
-          _copy(other.context.folder(stage), one.context.folder(stage))
+        for each in build.all_stages(stage):  # The stage itself comes last.
+          _copy(other.context.folder(each), one.context.folder(each))
         break
 
 

@@ -75,7 +75,8 @@ def _value(name, outputs, batch):
 
 
 def test_every_loss_has_a_case():
-  assert set(TERMS) == set(LOSSES)
+  # That of maps has tests/losses/test_side_outputs.py.
+  assert {*TERMS, 'side_outputs'} == set(LOSSES)
 
 
 @pytest.mark.parametrize('name', TERMS)
@@ -244,6 +245,23 @@ def test_budget_is_the_expected_cost():
   gradient = jax.grad(lambda o: _value('budget', o, _batch()).compute())(outputs)
   for path, cost in zip(PATHS, COSTS, strict=True):
     np.testing.assert_allclose(gradient.weights[path], cost / BATCH, rtol=1e-6)
+
+
+@pytest.mark.parametrize('free', [0.4, 0.7])
+def test_what_a_batch_may_spend_is_free(free):
+  outputs = _outputs()
+  term = LOSSES['budget'](PATHS, COSTS, free)
+
+  def value(outputs):
+    return term.apply(outputs, _batch(), {}, (), None)[0].compute()
+
+  cost = np.mean(np.asarray(_weights(BATCH)) @ np.array(COSTS))
+  assert 0.4 < cost < 0.7
+  got, gradient = jax.value_and_grad(value)(outputs)
+  np.testing.assert_allclose(got, max(cost - free, 0), rtol=1e-5)
+  for path, price in zip(PATHS, COSTS, strict=True):
+    want = price / BATCH if cost > free else 0
+    np.testing.assert_allclose(gradient.weights[path], want, rtol=1e-6)
 
 
 def test_budget_in_the_original_unit_is_the_share_of_the_second_path():

@@ -17,14 +17,21 @@ pytestmark = pytest.mark.usefixtures('compile_fast')
 BATCH = 6
 HARD = {'gate_temperature': jnp.float32(0.5), 'gate_hard': jnp.asarray(True)}
 SOFT = {**HARD, 'gate_hard': jnp.asarray(False)}
-INPUTS = dict(toys.split(BATCH).inputs)
+INPUTS = dict(toys.split(BATCH).inputs)  # Of most cases.
+
+
+@functools.cache
+def _inputs(case):
+  _, split = toys.data_of(case)
+  return dict(split(BATCH).inputs)
 
 
 @functools.cache
 def _make(case):
-  model = build.stage(toys.config(toys.MODELS[case]), toys.SPEC).model
+  spec, _ = toys.data_of(case)
+  model = build.stage(toys.config(toys.MODELS[case]), spec).model
   init = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False, hparams=SOFT))
-  return model, init(INPUTS)
+  return model, init(_inputs(case))
 
 
 @functools.cache
@@ -33,7 +40,8 @@ def _compiled(case):
   return jax.jit(lambda v, x, hparams: model.apply(v, x, train=False, hparams=hparams))
 
 
-def _apply(case, inputs=INPUTS, hparams=SOFT):
+def _apply(case, inputs=None, hparams=SOFT):
+  inputs = _inputs(case) if inputs is None else inputs
   return _compiled(case)(_make(case)[1], inputs, hparams)
 
 
@@ -56,11 +64,13 @@ def test_every_model_has_a_case():
 def test_logits_and_that_jit_equals_eager_in_any_order_of_inputs(case):
   model, variables = _make(case)
   outputs = _apply(case)
-  assert outputs.logits.shape == (BATCH, toys.CLASSES)
+  spec, _ = toys.data_of(case)
+  pixels = (16, 16) if spec.task == 'segmentation' else ()
+  assert outputs.logits.shape == (BATCH, *pixels, toys.CLASSES)
   for leaf in jax.tree.leaves(outputs):
     assert leaf.shape[0] == BATCH
     assert np.isfinite(leaf).all()
-  reverse = dict(reversed(INPUTS.items()))
+  reverse = dict(reversed(_inputs(case).items()))
   eager = model.apply(variables, reverse, train=False, hparams=SOFT)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), outputs, eager)
 
@@ -68,11 +78,12 @@ def test_logits_and_that_jit_equals_eager_in_any_order_of_inputs(case):
 @pytest.mark.parametrize('case', toys.MODELS)
 def test_a_model_reads_what_it_says(case):
   names, want = input_names(_make(case)[0]), _apply(case).logits
-  reads = {name: INPUTS[name] for name in names}
+  inputs = _inputs(case)
+  reads = {name: inputs[name] for name in names}
   np.testing.assert_array_equal(_apply(case, reads).logits, want)
   for name in names:
-    other = jax.tree.map(lambda x: x[::-1], INPUTS[name])
-    changed = _apply(case, {**INPUTS, name: other}).logits
+    other = jax.tree.map(lambda x: x[::-1], inputs[name])
+    changed = _apply(case, {**inputs, name: other}).logits
     assert np.abs(changed - want).max() > 1e-6, name
 
 

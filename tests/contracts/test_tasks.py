@@ -20,16 +20,24 @@ def make(name):
   return TASKS[name](num_outputs=1 if name == 'regression' else C)
 
 
+PIXELS = {'segmentation': (3, 5)}
+
+
 def make_batch(name, size=SIZE, seed=0):
   """Random logits and labels that agree more often than by chance."""
   rng = np.random.default_rng(seed)
-  logits = rng.normal(size=(size, make(name).num_outputs)).astype(np.float32)
+  shape = (size, *PIXELS.get(name, ()), make(name).num_outputs)
+  logits = rng.normal(size=shape).astype(np.float32)
   noisy = logits + rng.normal(size=logits.shape).astype(np.float32)
   label = {
-    'multiclass': noisy.argmax(1).astype(np.int32),
-    'multilabel': (noisy > 0).astype(np.float32),
-    'regression': 2 * noisy[:, 0],
-  }[name]
+    'multiclass': lambda: noisy.argmax(1).astype(np.int32),
+    'multilabel': lambda: (noisy > 0).astype(np.float32),
+    'regression': lambda: 2 * noisy[:, 0],
+    # A few pixels are void.
+    'segmentation': lambda: np.where(noisy[..., 0] > 2, 0, noisy.argmax(-1) + 1).astype(
+      np.uint8
+    ),
+  }[name]()
   return logits, {'label': label, 'mask': np.ones(size, np.float32)}
 
 
@@ -39,6 +47,7 @@ def perfect_logits(name, batch):
     'multiclass': lambda: 100.0 * jax.nn.one_hot(label, C),
     'multilabel': lambda: 100.0 * (2 * label - 1),
     'regression': lambda: label[:, None],
+    'segmentation': lambda: 100.0 * jax.nn.one_hot(label.astype(np.int32) - 1, C),
   }[name]()
 
 
@@ -51,9 +60,12 @@ def test_confidence_is_the_probability_of_the_decision(name):
   task = make(name)
   logits, batch = make_batch(name)
   confidence = np.asarray(task.confidence(jnp.asarray(logits)))
+  share = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   if name == 'multiclass':
-    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     want = share[np.arange(SIZE), task.predict(logits)]
+  elif name == 'segmentation':
+    want = share.max(axis=-1).mean(axis=(1, 2))
+    batch['label'] = np.maximum(batch['label'], 1)  # For the perfect ones below.
   else:
     one = 1 / (1 + np.exp(-logits))
     want = np.where(task.predict(logits), one, 1 - one).mean(axis=1)
@@ -71,9 +83,14 @@ def test_a_regression_has_no_confidence():
 def test_true_probability_is_that_of_the_label(name):
   logits, batch = make_batch(name)
   got = make(name).true_probability(jnp.asarray(logits), batch)
+  share = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   if name == 'multiclass':
-    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     want = share[np.arange(SIZE), batch['label']]
+  elif name == 'segmentation':
+    seen = batch['label'] > 0
+    truth = np.maximum(batch['label'].astype(int) - 1, 0)
+    each = np.take_along_axis(share, truth[..., None], axis=-1)[..., 0]
+    want = (each * seen).sum(axis=(1, 2)) / seen.sum(axis=(1, 2))
   else:
     one = 1 / (1 + np.exp(-logits))
     want = np.where(batch['label'] > 0, one, 1 - one).mean(axis=1)
@@ -141,12 +158,12 @@ def test_loss_is_unreduced_float32_and_zero_at_perfect_logits(name):
   task = make(name)
   logits, batch = make_batch(name)
   loss = task.loss(jnp.asarray(logits, jnp.bfloat16), batch)
-  assert loss.shape == (SIZE,)
+  assert loss.shape == (SIZE, *PIXELS.get(name, ()))
   assert loss.dtype == jnp.float32
   assert float(loss.min()) >= 0
   assert float(loss.max()) > 0.1
   perfect = perfect_logits(name, batch)
-  np.testing.assert_allclose(task.loss(perfect, batch), np.zeros(SIZE), atol=1e-6)
+  np.testing.assert_allclose(task.loss(perfect, batch), 0 * loss, atol=1e-6)
   np.testing.assert_array_equal(task.correct(perfect, batch), np.ones(SIZE))
 
 
@@ -196,6 +213,18 @@ def expected_scores(name, logits, label):
       'accuracy': sklearn_metrics.accuracy_score(label, predicted),
       'macro_f1': f1(label, predicted, average='macro'),
       'weighted_f1': f1(label, predicted, average='weighted'),
+    }
+  if name == 'segmentation':
+    seen = label > 0
+    truth, said = label[seen].astype(int) - 1, logits.argmax(-1)[seen]
+    probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))[seen]
+    iou = sklearn_metrics.jaccard_score(truth, said, average='macro')
+    return {
+      'loss': sklearn_metrics.log_loss(truth, probability, labels=range(C)),
+      'miou': iou,
+      'miou_all': iou,
+      'pixel_accuracy': np.mean(truth == said),
+      'mean_accuracy': sklearn_metrics.balanced_accuracy_score(truth, said),
     }
   if name == 'multilabel':
     predicted = logits > 0
@@ -282,3 +311,85 @@ def test_direction_of_scores(name):
 def test_regression_has_one_output():
   with pytest.raises(ValueError, match='num_outputs=2'):
     Regression(2)
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_what_is_kept_gives_the_scores(name):
+  """Predictions on disk say what training says, but for a loss that is gone."""
+  task = make(name)
+  logits, batch = make_batch(name)
+  kept = np.asarray(task.kept(jnp.asarray(logits), batch))
+  assert kept.shape == (SIZE, *task.kept_shape)
+  label = task.kept_label(batch['label'])
+  found, want = task.kept_scores(kept, label), task.scores(sums(name, logits, batch))
+  gone = set() if task.keeps_logits else {'loss'}
+  assert set(want) - set(found) == gone
+  for score in set(want) & set(found):
+    assert found[score] == pytest.approx(want[score], abs=1e-6)
+  np.testing.assert_allclose(
+    task.kept_correct(kept, label),
+    task.correct(jnp.asarray(logits), batch),
+    rtol=1e-6,
+  )
+  columns = task.records(kept, label)
+  assert len(columns) == len(task.record_names)
+  assert all(len(column) == SIZE for column in columns)
+
+
+def test_classes_that_are_not_there_have_no_part_in_the_mean():
+  label = np.array([[[1, 1, 2, 0]]], np.uint8)
+  batch = {'label': label, 'mask': np.ones(1, np.float32)}
+  logits = 5 * np.eye(C, dtype=np.float32)[[[[0, 3, 1, 2]]]]
+  found = make('segmentation').scores(sums('segmentation', logits, batch))
+  assert found['miou'] == pytest.approx((1 / 2 + 1) / 2)
+  assert found['miou_all'] == pytest.approx((1 / 2 + 1) / C)
+  assert found['pixel_accuracy'] == pytest.approx(2 / 3)
+  assert found['mean_accuracy'] == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_pixels_count_by_class_and_void_nowhere():
+  weights = (0.5, 1.0, 2.0, 3.0)
+  task = TASKS['segmentation'](C, weights)
+  logits, batch = make_batch('segmentation')
+  batch['mask'][:5] = 0
+  want = np.array([0, *weights])[batch['label']]
+  want[:5] = 0
+  np.testing.assert_allclose(task.weights(batch), want)
+  void = np.asarray(task.loss(jnp.asarray(logits), batch))[batch['label'] == 0]
+  assert len(void) > 3
+  assert not void.any()
+
+
+def test_images_are_judged_at_the_size_of_their_labels():
+  """Against torch's rule, pixel by pixel, and nothing outside of an image counts."""
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(2, 4, 6, C)).astype(np.float32)
+  label = np.full((2, 7, 9), 255, np.uint8)
+  sizes = [(7, 5), (3, 9)]
+  for row, (height, width) in zip(label, sizes, strict=True):
+    row[:height, :width] = rng.integers(0, C + 1, size=(height, width))
+  want = np.zeros((2, C, C), int)
+  for image, (height, width) in enumerate(sizes):
+    for i, j in np.ndindex(height, width):
+      if truth := int(label[image, i, j]):
+        at = _interpolated(logits[image], (i, j), (height, width))
+        want[image, truth - 1, at.argmax()] += 1
+  batch = {'label': label, 'mask': np.ones(2, np.float32)}
+  task = make('segmentation')
+  np.testing.assert_array_equal(jax.jit(task.kept)(logits, batch), want)
+  inside = (label > 0) & (label < 255)
+  np.testing.assert_array_equal(np.asarray(task.weights(batch)) > 0, inside)
+  assert not np.asarray(jax.jit(task.loss)(logits, batch))[~inside].any()
+
+
+def _interpolated(image, pixel, size):
+  """Half-pixel centres, the border repeated."""
+  rows = []
+  for place, new, old in zip(pixel, size, image.shape[:2], strict=True):
+    at = min(max((place + 0.5) * old / new - 0.5, 0), old - 1)
+    low = int(at)
+    rows.append((low, min(low + 1, old - 1), at - low))
+  (top, bottom, down), (left, right, along) = rows
+  above = image[top, left] * (1 - along) + image[top, right] * along
+  below = image[bottom, left] * (1 - along) + image[bottom, right] * along
+  return above * (1 - down) + below * down

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdyn.data.dataset import DataError
+from jdyn.data.pipeline import assemble
 from jdyn.data.rgbd import Normalise, class_colors
+from jdyn.data.sources.nyuv2 import NYUv2
+from jdyn.data.sources.sunrgbd import SUNRGBD
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (2, 5, 6, 3), dtype=np.uint8)
@@ -50,3 +54,32 @@ def test_colours_of_classes_are_those_of_pascal_voc():
   assert colors[[0, 1, 2, 3, 4, 15]].tolist() == [
     *([0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [192, 128, 128])
   ]
+
+
+@pytest.mark.parametrize('depth', ['refined', 'raw'])
+@pytest.mark.parametrize('source', [NYUv2, SUNRGBD])
+def test_images_of_no_split_are_read_like_those_of_splits(tmp_path, source, depth):
+  source(height=24, width=32).write_stand_in(tmp_path, 0)
+  source = source(height=16, width=20, depth=depth)
+  split = source.load(tmp_path)['test']
+  (rgb, far) = (split.inputs[name]._paths for name in ('rgb', 'depth'))
+  got = source.read({'rgb': rgb[:3], 'depth': far[:3]})
+  want = assemble(split, np.arange(3))['inputs']
+  for name in want:
+    np.testing.assert_array_equal(got[name], want[name])
+  alone = source.read({'depth': far[:1]})
+  assert list(alone) == ['depth']
+  assert alone['depth'].shape == (1, 16, 20, 1)
+
+
+def test_images_of_a_scene_are_of_one_size(tmp_path):
+  NYUv2(height=24, width=32).write_stand_in(tmp_path / 'a', 0)
+  NYUv2(height=24, width=36).write_stand_in(tmp_path / 'b', 0)
+  files = {
+    'rgb': [tmp_path / 'a/test/rgb/0025.png'],
+    'depth': [tmp_path / 'b/test/depth/0025.png'],
+  }
+  with pytest.raises(
+    DataError, match=r'depth/0025\.png: 24 by 36 .*0025\.png has 24 by'
+  ):
+    NYUv2().read(files)

@@ -75,6 +75,11 @@ class FakeRun:
       path: (truth + noise * rng.normal(size=shape)).astype(np.float32)
       for path, noise in zip(self.paths, (1.6, 0.9), strict=True)
     }
+    if self.task == 'segmentation':
+      logits = {
+        path: _pixels(rng, truth, right, len(self.seeds))
+        for path, right in zip(self.paths, (0.6, 0.8), strict=True)
+      }
     # The gate's output order is not the order of costs, nor that of names.
     gate_paths = self.paths[::-1]
     margin = np.quantile(rng.normal(size=1000), 1 - self.sent_to_dear)
@@ -84,7 +89,11 @@ class FakeRun:
     shares = ((~dear).astype(np.float32), dear.astype(np.float32))
     weights = dict(zip(self.paths, shares, strict=True))
     ids = np.array([f'id{n}' for n in range(self.examples)])
-    mixed = sum(weights[path][..., None] * logits[path] for path in logits)
+    kept = next(iter(logits.values()))
+    shares = {
+      p: w.reshape(w.shape + (1,) * (kept.ndim - 2)) for p, w in weights.items()
+    }
+    mixed = sum(shares[path] * logits[path] for path in logits).astype(kept.dtype)
     alone = {
       path: Predictions(ids, label, logits[path], {}, {}, {'stage': path})
       for path in logits
@@ -181,6 +190,9 @@ class FakeRun:
     if self.task == 'multilabel':
       label = (rng.random((self.examples, self.outputs)) < 0.4).astype(np.float32)
       return label, 2 * label - 1
+    if self.task == 'segmentation':  # Pixels of every class.
+      pixels = rng.integers(20, 200, size=(self.examples, self.outputs))
+      return np.zeros((self.examples, 0), np.uint8), pixels
     label = rng.uniform(-3, 3, self.examples).astype(np.float32)
     return label, label[:, None]
 
@@ -231,6 +243,17 @@ class FakeRun:
       lines.append(record)
     text = ''.join(json.dumps(line) + '\n' for line in lines)
     (folder / 'metrics.jsonl').write_text(text)
+
+
+def _pixels(rng, truth, right, seeds) -> np.ndarray:
+  """Confusion counts `i32[S, N, C, C]` with a share of right pixels."""
+  classes = truth.shape[1]
+  found = np.zeros((seeds, *truth.shape, classes), np.int32)
+  for seed, n, c in np.ndindex(found.shape[:3]):
+    chances = np.full(classes, (1 - right) / (classes - 1))
+    chances[c] = right
+    found[seed, n, c] = rng.multinomial(truth[n, c], chances)
+  return found
 
 
 def _json(path: Path, value) -> None:

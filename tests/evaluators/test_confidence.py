@@ -193,7 +193,7 @@ def test_evidence_is_taken_from_the_outputs_and_kept(fused, tmp_path):
   conflict = np.arange(SEEDS * SIZE, dtype=np.float32).reshape(SEEDS, SIZE)
   aux = {'evidence/conflict': conflict, 'evidence/vacuity/text': conflict / 7}
   aux['other'] = conflict
-  taken = from_outputs(Outputs(fused.logits, aux=aux), _Split(fused), {})
+  taken = from_outputs(Outputs(fused.logits, aux=aux), _Split(fused), TASK, {})
   assert set(taken.evidence) == {'conflict', 'vacuity/text'}
   taken.save(tmp_path / 'predictions.npz')
   loaded = Predictions.load(tmp_path / 'predictions.npz')

@@ -27,6 +27,7 @@ from tests import toys
 SEEDS, SIZE, CLASSES, STEPS = 2, 6, 3, 5
 PATHS = {'in': 100, 'joint': 700, 'inner': 500}
 TOTAL = 1200
+TASK = Multiclass(num_outputs=CLASSES)
 RNG = np.random.default_rng(0)
 UNSPENT = RNG.integers(1, 50, size=(3, SEEDS, SIZE)).astype(np.float32)
 CHOSEN = RNG.integers(3, size=(SEEDS, SIZE))
@@ -97,7 +98,7 @@ def test_predictions_take_them_from_the_outputs(kind):
   aux |= {'gate_logits': want.gate_logits} if want.paths else {}
   outputs = Outputs(want.logits, want.expert_logits, want.weights, aux)
   split = Split(inputs={}, label=want.label, ids=want.ids)
-  assert from_outputs(outputs, split, want.about, want.paths) == want
+  assert from_outputs(outputs, split, TASK, want.about, want.paths) == want
 
 
 def test_blocks_are_named_by_path():

@@ -21,6 +21,7 @@ from jdyn.typing import Outputs
 PATHS = {'cheap': 100, 'dear/both': 700}
 TOTAL = 750
 SEEDS, SIZE, CLASSES = 3, 25, 4
+TASK = Multiclass(num_outputs=CLASSES)
 
 
 @pytest.fixture
@@ -208,10 +209,10 @@ def test_from_outputs_takes_names_and_labels_from_the_split(predictions):
     aux={'gate_logits': predictions.gate_logits},
   )
   about = {'split': 'test'}
-  got = from_outputs(outputs, split, about, predictions.paths)
+  got = from_outputs(outputs, split, TASK, about, predictions.paths)
   assert got == dataclasses.replace(predictions, about=about)
   static = dataclasses.replace(outputs, aux={})
-  assert from_outputs(static, split, about).gate_logits is None
+  assert from_outputs(static, split, TASK, about).gate_logits is None
 
 
 def test_rerouted_examples_have_the_outputs_of_their_path(predictions):

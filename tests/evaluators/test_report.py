@@ -46,6 +46,7 @@ RUNS = {
     origin=STAND_IN, class_names=NASTY, paths=NASTY_PATHS, timed=True
   ),
   'one_seed': FakeRun(seeds=(7,)),
+  'scenes': FakeRun(task='segmentation'),
   'static_labels': FakeRun(task='multilabel', gated=False),
   'regression': FakeRun(task='regression', class_names=(), blocks=('fused', 'text')),
   'equilibrium': FakeRun(gated=False, blocks=('fused', '<b>text'), stalled=0.1),
@@ -653,8 +654,9 @@ def test_costs_are_less_by_what_solvers_did_not_spend(made):
 
 def test_gate_usage_by_class(made):
   folder, predictions, _ = made('gated')
-  stage, test = read_run(folder).main, predictions['main']['test']
-  got = scores.class_usage(stage, 'test')
+  run, test = read_run(folder), predictions['main']['test']
+  stage = run.main
+  got = scores.class_usage(stage, 'test', run.task)
   for k, path in enumerate(stage.paths):
     for c in range(3):
       want = test.weights[path][:, test.label == c].mean()
@@ -664,12 +666,40 @@ def test_gate_usage_by_class(made):
 def test_gate_usage_by_label(tmp_path):
   predictions = FakeRun(task='multilabel').write(tmp_path)['main']['test']
   predictions.label[:, 2] = 0
-  main = dataclasses.replace(read_run(tmp_path).main, predictions={'test': predictions})
-  got = scores.class_usage(main, 'test')
+  run = read_run(tmp_path)
+  main = dataclasses.replace(run.main, predictions={'test': predictions})
+  got = scores.class_usage(main, 'test', run.task)
   want = predictions.weights['dear'][:, predictions.label[:, 1] == 1].mean()
   assert got[1, 1] == pytest.approx(want)
   assert np.isnan(got[:, 2]).all()
   assert got[:, :2].sum(axis=0) == pytest.approx(1)
+
+
+def test_a_segmentation_is_judged_by_its_pixels(made):
+  folder, predictions, text = made('scenes')
+  run, test = read_run(folder), predictions['main']['test']
+  counts = test.logits.sum(axis=1, dtype=np.float64)
+  want = np.zeros(counts.shape[:2])
+  for seed, c in np.ndindex(want.shape):
+    union = counts[seed, c].sum() + counts[seed, :, c].sum() - counts[seed, c, c]
+    want[seed, c] = counts[seed, c, c] / union
+  assert scores.class_iou(test) == pytest.approx(want)
+  assert run.main.scores['test']['model']['miou'] == pytest.approx(want.mean(axis=1))
+  share = counts / counts.sum(axis=2, keepdims=True)
+  assert scores.confusion(test, run.task) == pytest.approx(share.mean(axis=0))
+  usage = scores.class_usage(run.main, 'test', run.task)
+  pixels = test.logits[0].sum(axis=2)  # [N, C], the same for all seeds.
+  for k, path in enumerate(run.main.paths):
+    each = test.weights[path].mean(axis=0)
+    assert usage[k] == pytest.approx(each @ pixels / pixels.sum(axis=0))
+  right = np.trace(test.logits, axis1=2, axis2=3) / pixels.sum(axis=1)
+  assert scores.example_scores(run.task, test) == pytest.approx(right)
+  page = Page(text).text
+  assert 'Intersection over union by class' in page
+  assert 'mIoU (%)' in page
+  assert 'Share of the pixels of an image that are right' in page
+  # The dial reroutes what every exit alone gives.
+  assert len(curve.points(run.main, run.task)) == curve.BUDGETS
 
 
 def test_confusion_matches_scikit_learn(made):

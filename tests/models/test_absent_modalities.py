@@ -54,8 +54,8 @@ def _embedded(absent_embedding=True):
   )
 
 
-def _build(entry):
-  return build.stage(toys.config(entry), toys.SPEC).model
+def _build(entry, spec=toys.SPEC):
+  return build.stage(toys.config(entry), spec).model
 
 
 class _Bound:
@@ -120,6 +120,13 @@ AVAILABLE = {
     ),
     _all('text', 'image'),
   ),
+  'esanet': (toys.MODELS['esanet'], _all('depth', 'rgb')),
+  'gated_stages': (toys.MODELS['gated_stages'], _all('depth', 'rgb')),
+  'locally_gated_stages': (
+    toys.MODELS['locally_gated_stages'],
+    _all('depth', 'rgb'),
+  ),
+  'mmtm': (toys.MODELS['mmtm'], _all('depth', 'rgb')),
 }
 
 
@@ -130,13 +137,14 @@ def test_every_model_says_when_it_is_available():
 @pytest.mark.parametrize('case', AVAILABLE)
 def test_a_model_is_available_where_it_has_what_it_needs(case):
   entry, expected = AVAILABLE[case]
-  model = _build(entry)
+  spec, split = toys.data_of(case)
+  model, whole = _build(entry, spec), split(BATCH).inputs
   random = np.random.default_rng(0)
-  for states in itertools.product(('absent', 'there', 'masked'), repeat=3):
+  for states in itertools.product(('absent', 'there', 'masked'), repeat=len(whole)):
     inputs, has = {}, {}
-    for name, state in zip(NAMES, states, strict=True):
+    for name, state in zip(whole, states, strict=True):
       if state != 'absent':
-        inputs[name] = INPUTS[name]
+        inputs[name] = whole[name]
       has[name] = np.full(BATCH, state != 'absent')
       if state == 'masked':
         has[name] = random.random(BATCH) < 0.5

@@ -15,7 +15,8 @@ from jdyn.encoders.strided_conv import StridedConv
 from jdyn.gates.learned import LearnedGate
 from jdyn.layers.batch_norm import BatchNorm
 from jdyn.models.esanet import ESANet
-from jdyn.models.gated_stages import POLICIES, GatedStages
+from jdyn.models.exits import POLICIES
+from jdyn.models.gated_stages import GatedStages
 from jdyn.ops import dispatch
 from tests.contracts.passes import random_variables
 

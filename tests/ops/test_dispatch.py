@@ -96,6 +96,53 @@ def test_any_rungs_drop_nothing(rungs):
     assert_equal(got, loop(chosen, operands))
 
 
+@functools.cache
+def compiled_prefix(rungs=None):
+  return jax.jit(
+    lambda count, x: dispatch.prefix(count, x, affine(1), affine(3), rungs)
+  )
+
+
+@pytest.mark.parametrize('rungs', [None, (7,), (2, 3, 7)])
+@settings(deadline=None, max_examples=20)
+@given(st.integers(-1, 8))
+def test_a_prefix_takes_the_path_and_the_others_keep_theirs(rungs, count):
+  operands = operands_of(7)
+  kept = loop([3] * 7, operands)
+  taken = loop([1] * 7, operands)
+  split = min(max(count, 0), 7)
+  expected = jax.tree.map(
+    lambda a, b: np.concatenate([a[:split], b[split:]]), taken, kept
+  )
+  got = compiled_prefix(rungs)(jnp.int32(count), operands)
+  assert_equal(got, expected)
+
+
+def test_a_prefix_of_one_runs_or_does_not():
+  operands = operands_of(1)
+  kept, taken = loop([3], operands), loop([1], operands)
+  for count, expected in ((0, kept), (1, taken)):
+    assert_equal(compiled_prefix()(jnp.int32(count), operands), expected)
+
+
+@pytest.mark.parametrize(('count', 'rows'), [(0, None), (1, 2), (2, 2), (4, 5), (8, 8)])
+def test_a_prefix_runs_once_on_the_smallest_rung(count, rows):
+  seen = []
+
+  def path(x):
+    jax.debug.callback(lambda x: seen.append(x.shape[0]), x)
+    return jnp.sqrt(x)
+
+  # NaN on rows that only fill the rung.
+  x = np.where(np.arange(8) < count, 4.0, -1.0).astype(np.float32)
+  got = jax.jit(lambda n, x: dispatch.prefix(n, x, path, lambda x: x, (2, 3, 5, 8)))(
+    count, x
+  )
+  np.testing.assert_array_equal(got, np.where(x > 0, 2, -1))
+  jax.effects_barrier()
+  assert seen == ([] if rows is None else [rows])
+
+
 def test_switch_takes_the_chosen_branch():
   run = jax.jit(lambda c, x: dispatch.switch(c, x, [affine(k) for k in range(3)]))
   operands = operands_of(1)
@@ -234,6 +281,12 @@ def test_temporaries_hold_no_copies_of_the_weights():
     (lambda c, x: dispatch.ladder(c, x, [jnp.sin], (1, 2)), 'rungs=.*batch size, 4'),
     (lambda c, x: dispatch.ladder(c, x, [jnp.sin], (3, 2, 4)), 'increase'),
     (lambda c, x: dispatch.ladder(c, x, [jnp.sin], (0, 4)), 'at least 1'),
+    (lambda c, x: dispatch.prefix(c[0], x, jnp.sin, jnp.cos, (1, 2)), 'batch size, 4'),
+    (lambda c, x: dispatch.prefix(c[0], x, jnp.sin, jnp.isnan), 'path 1 returns'),
+    (
+      lambda c, x: jax.vmap(lambda n: dispatch.prefix(n, x, jnp.sin, jnp.cos))(c),
+      'dispatch under vmap over 4',
+    ),
     (lambda c, x: dispatch.dense(c, x, []), 'paths is empty'),
     (lambda c, x: dispatch.dense(c, x, [jnp.sin, jnp.isnan]), 'path 1 returns'),
     (lambda c, x: dispatch.ladder(c, x, [jnp.sum]), 'leading axis must be the batch'),

@@ -1,4 +1,4 @@
-"""`Dispatcher` under every policy against a NumPy loop, and what it reads."""
+"""`PathDispatcher` under every policy against a NumPy loop, and what it reads."""
 
 import time
 
@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdyn.ops import dispatcher as module
-from jdyn.ops.dispatcher import POLICIES, Dispatcher
+from jdyn.ops.dispatcher import POLICIES
+from jdyn.ops.path_dispatcher import PathDispatcher
 from jdyn.ops.timing import interleave
 
 pytestmark = pytest.mark.usefixtures('compile_fast')
@@ -100,7 +101,7 @@ class Counting:
     }
 
 
-DISPATCHER = Dispatcher(route, [reuse, joint, scored], ('cheap',), READS)
+DISPATCHER = PathDispatcher(route, [reuse, joint, scored], ('cheap',), READS)
 
 
 @st.composite
@@ -124,7 +125,7 @@ def test_every_policy_equals_a_loop_over_examples(policy, kind, chosen):
 
 @pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
 def test_everything_is_given_where_no_reads_are_named(policy):
-  dispatcher = Dispatcher(route, [reuse, joint, scored])
+  dispatcher = PathDispatcher(route, [reuse, joint, scored])
   chosen = [0, 2, 1, 1, 0, 2]
   inputs = inputs_for(chosen)
   for given_as in (inputs, Counting(inputs)):
@@ -167,7 +168,7 @@ def test_buckets_run_few_row_counts():
     traced.append(len(inputs['x']))
     return inputs['x']
 
-  run = Dispatcher(
+  run = PathDispatcher(
     lambda v, x, e: (x['x'].astype(jnp.int32), ()), [path, lambda v, x, s: x['x']]
   )
   for count in range(33):
@@ -190,7 +191,7 @@ def chain(length):
 
 
 def two_paths():
-  return Dispatcher(
+  return PathDispatcher(
     lambda v, x, e: (jnp.int32(x['x'][:, 0] > 0), ()), [chain(1), chain(9)]
   )
 
@@ -266,7 +267,7 @@ def test_an_exported_program_keeps_the_branch():
       r"lack \['costly', 'other'\].*have \['cheap'\]",
     ),
     (lambda x: DISPATCHER.program('buckets'), "'buckets' is not one program"),
-    (lambda x: Dispatcher(route, [reuse], None, READS), '1 paths and 3 path_reads'),
+    (lambda x: PathDispatcher(route, [reuse], None, READS), '1 paths and 3 path_reads'),
   ],
 )
 def test_misuse_is_named(call, message):

@@ -60,10 +60,11 @@ def test_nearest(size, new):
   np.testing.assert_array_equal(resize.nearest(x, new), x[:, rows][:, :, columns])
 
 
-@pytest.mark.parametrize('window', [(3, 1), (1, 1), (5, 1), (1, 3)])
+@pytest.mark.parametrize('window', [(3, 1), (1, 1), (5, 1), (1, 3), (3, 3)])
 @pytest.mark.parametrize('strides', [(1, 1), (2, 1), (2, 2)])
-def test_convolution_and_gradients(window, strides):
-  x, kernel = _image(2, 7, 6, 3), _image(*window, 3, 4)
+@pytest.mark.parametrize('features', [4, 12])
+def test_convolution_and_gradients(window, strides, features):
+  x, kernel = _image(2, 7, 6, 3), _image(*window, 3, features)
   padding = [(side // 2, side // 2) for side in window]
   numbers = ('NHWC', 'HWIO', 'NHWC')
 
@@ -80,7 +81,7 @@ def test_convolution_and_gradients(window, strides):
   def gradients(f):
     return jax.grad(lambda *args: jnp.sum(jnp.sin(f(*args)) * weights), (0, 1))
 
-  np.testing.assert_array_equal(ours(x, kernel), by_xla(x, kernel))
+  np.testing.assert_allclose(ours(x, kernel), by_xla(x, kernel), rtol=1e-5, atol=1e-5)
   for got, want in zip(
     gradients(ours)(x, kernel), gradients(by_xla)(x, kernel), strict=True
   ):

@@ -24,6 +24,7 @@ def test_device_and_host_feed_the_same_batches(name):
       fetch = jax.jit(jax.vmap(own.fetch, (None, 0)))  # Over the steps of a call.
       got = fetch(own.data, rows[position])
       want = jax.tree.map(lambda x, s=position: x[s], from_host)
+      want = jax.vmap(host.fetch, (None, 0))(host.data, want)
       assert jax.tree.structure(got) == jax.tree.structure(want)
       jax.tree.map(np.testing.assert_array_equal, got, want)
       for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
@@ -45,6 +46,43 @@ def test_examples_that_depend_on_their_batch_are_fed_by_the_host():
   assert isinstance(make_feed(split, SEEDS, 4, feed='auto', **OPTIONS), HostFeed)
   with pytest.raises(ValueError, match="feed='device' cannot pad"):
     make_feed(split, SEEDS, 4, feed='device', **OPTIONS)
+
+
+def test_augmented_examples_are_fed_by_the_host():
+  plain = SPLITS['plain']
+  split = dataclasses.replace(plain, augment=_halved(plain))
+  assert isinstance(make_feed(split, SEEDS, 4, feed='auto', **OPTIONS), HostFeed)
+  with pytest.raises(ValueError, match="feed='device' cannot augment"):
+    make_feed(split, SEEDS, 4, feed='device', **OPTIONS)
+
+
+def test_augmentation_is_a_function_of_seed_and_step():
+  plain = SPLITS['plain']
+  split = dataclasses.replace(plain, augment=_halved(plain))
+  whole, (early, late) = (
+    [*HostFeed(split, SEEDS, BATCH, num_threads=2).calls(calls)]
+    for calls in ([(0, 4)], [(0, 2), (2, 2)])
+  )
+  joined = jax.tree.map(lambda *x: np.concatenate(x, axis=1), early, late)
+  jax.tree.map(np.testing.assert_array_equal, whole[0], joined)
+  (stored,) = HostFeed(plain, SEEDS, BATCH, num_threads=1).calls([(0, 4)])
+  ratio = whole[0]['inputs']['text'] / stored['inputs']['text']
+  factors = ratio.reshape(-1, ratio.shape[-1])
+  np.testing.assert_allclose(factors, factors[:, :1].repeat(factors.shape[1], 1), 1e-5)
+  assert len(np.unique(factors[:, 0].round(6))) == len(factors)  # One draw each.
+  np.testing.assert_array_equal(whole[0]['label'], stored['label'])
+
+
+def _halved(split):
+  """Multiplies `text` by a random number."""
+  rows = {str(key): row for row, key in enumerate(split.ids)}
+
+  def augment(key, rng):
+    one = split.select(np.array([rows[key]]))
+    inputs = {**one.inputs, 'text': one.inputs['text'] * np.float32(rng.random())}
+    return jax.tree.map(lambda x: x[0], inputs), one.label[0]
+
+  return augment
 
 
 def test_unknown_feeds_are_refused():

@@ -15,8 +15,7 @@ from jdyn.training.programs import Evaluator, TrainPrograms, hparams_at
 from tests import toys
 
 BATCH, STEPS, DEVICES = 8, 3, 4
-TRAIN = toys.split(20)
-VALID = toys.split(13, seed=1)  # The last batch has five real rows of eight.
+VALID = 13  # The last batch has five real rows of eight.
 WAYS = ('pmap', 'shard_map')
 
 # Every model, trained with most terms that it can have. The toy models hold BatchNorm
@@ -27,6 +26,16 @@ CASES = {
   else {}
   for case in toys.MODELS
 }
+# Losses of several scales, each with a count of its own.
+CASES['esanet'] = dict(loss__side_outputs=1.0)
+CASES['gated_stages'] = dict(
+  gate__mode='gumbel_straight_through',
+  loss__balance=0.3,
+  loss__budget=0.2,
+  loss__budget_unit='original',
+  loss__budget_free=1e-7,
+)
+CASES['locally_gated_stages'] = CASES['gated_stages']
 # Pairs of examples on different devices, a memory of all, and absent modalities.
 CASES['decision_fusion-confident'] = dict(
   loss__per_expert=1.0, loss__rank=1.0, missing_rate=0.3
@@ -49,8 +58,9 @@ def _train(case, how, feed='device', num_seeds=1):
     optimizer__learning_rate__end_value=0.1,
     **CASES[case],
   )
-  stage = build.stage(config, toys.SPEC, parallel.axis_name)
-  train, valid = (split.only(stage.inputs) for split in (TRAIN, VALID))
+  spec, split = toys.data_of(case)
+  stage = build.stage(config, spec, parallel.axis_name)
+  train, valid = split(20).only(stage.inputs), split(VALID, 1).only(stage.inputs)
   seeds = tuple(range(num_seeds))
   device_bytes = 10**6 if feed == 'device' else 0
   source = make_feed(
@@ -69,7 +79,7 @@ def _train(case, how, feed='device', num_seeds=1):
     terms=stage.terms,
     batch_size=BATCH,
     device_bytes=device_bytes,
-    keep=lambda outputs: outputs,
+    keep=lambda outputs, batch: outputs,
   )
   values = jax.vmap(functools.partial(hparams_at, programs.schedules))(
     jnp.zeros(num_seeds, jnp.int32)
@@ -112,12 +122,12 @@ def test_seeds_are_split_over_devices_as_one_is(how):
 
 def test_the_evaluation_counts_every_example_once():
   _, _, sums, outputs = _train('gated_mixture', 'shard_map')
-  assert sums['count'] == len(VALID)
-  assert sums['task']['confusion'].sum() == len(VALID)
-  assert outputs.logits.shape == (1, len(VALID), toys.CLASSES)
+  assert sums['count'] == VALID
+  assert sums['task']['confusion'].sum() == VALID
+  assert outputs.logits.shape == (1, VALID, toys.CLASSES)
   predicted = outputs.logits[0].argmax(-1)
   right = np.trace(sums['task']['confusion'][0])
-  assert right == (predicted == VALID.label).sum()
+  assert right == (predicted == toys.split(VALID, 1).label).sum()
 
 
 def test_automatic_is_jit_on_one_device_and_shard_map_on_many():

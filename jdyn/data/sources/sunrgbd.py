@@ -121,7 +121,8 @@ from: SUNRGBD.zip and SUNRGBDtoolbox.zip of https://rgbd.cs.princeton.edu"""
   def read(self, paths: Mapping[str, Sequence[Path]]) -> Mapping[str, np.ndarray]:
     """Inputs `f32[B, H, W, C]` of images by modality, which no list need have.
 
-    Depth is in eighths of a millimetre. Raises DataError as `jdyn.data.rgbd.read_inputs`.
+    Depth is in eighths of a millimetre. Raises DataError as
+    `jdyn.data.rgbd.read_inputs`.
     """
     return rgbd.read_inputs(paths, self._normalise(), self._augment())
 

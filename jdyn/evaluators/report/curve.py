@@ -79,6 +79,8 @@ def _spent(stage: Stage, predictions: Predictions) -> np.ndarray:
 
 def _main_scores(task: Task, logits: np.ndarray, label: np.ndarray) -> list[float]:
   """The score that counts, of the logits `[S, N, ...]` of each seed."""
+  if not task.keeps_logits:
+    return [task.kept_scores(one_seed, label)[task.main_score] for one_seed in logits]
   sums = jax.tree.map(np.asarray, _sums(task, logits, label))
   return [
     float(task.scores(jax.tree.map(lambda x, s=s: x[s], sums))[task.main_score])

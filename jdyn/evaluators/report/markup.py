@@ -30,12 +30,12 @@ def score_name(name: str) -> str:
   """A score's name for readers."""
   for short in ('f1', 'mae', 'auc', 'ece'):
     name = name.replace(short, short.upper())
-  return name.replace('_', ' ')
+  return name.replace('miou', 'mIoU').replace('_', ' ')
 
 
 def factor(name: str) -> int:
-  """Accuracies and F1 are shown in percent, everything else as it is."""
-  return 100 if 'acc' in name or 'f1' in name else 1
+  """Accuracies, F1 and mIoU are shown in percent, everything else as it is."""
+  return 100 if any(part in name for part in ('acc', 'f1', 'iou')) else 1
 
 
 def number(value: float, name: str, sign: str = '') -> str:

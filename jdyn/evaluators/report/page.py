@@ -19,7 +19,7 @@ from jdyn.evaluators.report import (
 )
 from jdyn.evaluators.report.run import Run, Stage
 from jdyn.evaluators.tables import latency_table
-from jdyn.tasks import Multiclass, Multilabel, Regression
+from jdyn.tasks import Multiclass, Multilabel, Regression, Segmentation
 
 _STAND_IN = 'synthetic stand-in'
 
@@ -326,24 +326,27 @@ class _Page:
     main = self._main
     if not main.paths:
       return ''
-    by_epoch = {path: main.valid[f'usage/{path}'].mean(axis=0) for path in main.paths}
     over = 'mean over seeds' if self._several else 'one seed'
-    figures = [
-      self._figure(
-        'Gate usage by epoch',
-        plots.usage_by_epoch(by_epoch),
-        f'Share of the validation examples by path, {over}.',
+    figures = []
+    if main.trained:  # A converted checkpoint has no epochs.
+      usage = {path: main.valid[f'usage/{path}'].mean(axis=0) for path in main.paths}
+      figures.append(
+        self._figure(
+          'Gate usage by epoch',
+          plots.usage_by_epoch(usage),
+          f'Share of the validation examples by path, {over}.',
+        )
       )
-    ]
     if not isinstance(self._run.task, Regression):
       names = self._class_names()
-      usage = scores.class_usage(main, 'test')
+      of = 'pixels' if isinstance(self._run.task, Segmentation) else 'examples'
+      usage = scores.class_usage(main, 'test', self._run.task)
       by_class = dict(zip(main.paths, usage, strict=True))
       figures.append(
         self._figure(
           'Gate usage by class',
           plots.usage_by_class(names, by_class),
-          f'Share of the test examples of each class by path, {over}.',
+          f'Share of the test {of} of each class by path, {over}.',
           size=plots.columns_size(len(names)),
         )
       )
@@ -373,10 +376,21 @@ class _Page:
     )
 
   def _mistakes(self) -> str:
-    """Confusion, F1 by label, or truth against prediction."""
+    """Confusion, scores by class or label, or truth against prediction."""
     predictions, task = self._main.predictions['test'], self._run.task
     over = 'mean over seeds' if self._several else 'one seed'
-    if isinstance(task, Multiclass):
+    figures = []
+    if isinstance(task, Segmentation):
+      names = self._class_names()
+      figures.append(
+        self._figure(
+          'Intersection over union by class on the test split',
+          plots.label_bars(names, scores.class_iou(predictions)),
+          'Lines show the range over seeds.' if self._several else 'One seed.',
+          size=plots.bars_size(len(names)),
+        )
+      )
+    if isinstance(task, Multiclass | Segmentation):
       names = self._class_names()
       figure = self._figure(
         'Confusion on the test split',
@@ -403,7 +417,7 @@ class _Page:
         plots.truth_and_prediction(truth.ravel(), values.ravel()),
         'All seeds.' if self._several else 'One seed.',
       )
-    return markup.section('Mistakes of the main model', markup.grid([figure]))
+    return markup.section('Mistakes of the main model', markup.grid([*figures, figure]))
 
   def _solvers(self) -> str:
     """How the blocks of equilibrium models converge."""

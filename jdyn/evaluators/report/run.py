@@ -242,7 +242,7 @@ def _check_belongs(stage: Stage, run: Run) -> None:
     path = folder / f'predictions_{split}.npz'
     # An expert has only seen the examples that have its modality.
     size = run.sizes[split] if stage is run.main else stage.scores[split]['n']
-    want = (len(stage.seeds), size, run.task.num_outputs)
+    want = (len(stage.seeds), size, *run.task.kept_shape)
     for logits in (predictions.logits, *predictions.expert_logits.values()):
       _require(
         logits.shape == want,

@@ -8,7 +8,7 @@ import numpy as np
 from jdyn.evaluators.predictions import Predictions, macs_by_path, per_example
 from jdyn.evaluators.report.run import Run, Stage
 from jdyn.metrics.interval import summarize, wilson
-from jdyn.tasks import Multiclass, Multilabel, Regression, Task
+from jdyn.tasks import Multiclass, Multilabel, Regression, Segmentation, Task
 
 COLLAPSE = 0.01
 """The gate has collapsed where a path gets less than this share, or all but this."""
@@ -195,12 +195,15 @@ def routed_rows(stage: Stage, split: str, task: Task) -> list[Routed]:
 def example_scores(task: Task, predictions: Predictions, path: str = '') -> np.ndarray:
   """How good the model is on every example, `[S, N]`; or one of its paths.
 
-  Whether it is right (multiclass), the F1 of an example's labels (multilabel) or the
-  absolute error in units of the label (regression).
+  Whether it is right (multiclass), the F1 of an example's labels (multilabel), the
+  share of its pixels that are right (segmentation) or the absolute error in units of
+  the label (regression).
   """
-  score = task.loss if isinstance(task, Regression) else task.correct
-  logits = predictions.expert_logits[path] if path else predictions.logits
-  return per_example(score, logits, predictions.label)
+  kept = predictions.expert_logits[path] if path else predictions.logits
+  if isinstance(task, Regression):
+    return per_example(task.loss, kept, predictions.label)
+  found = [task.kept_correct(one_seed, predictions.label) for one_seed in kept]
+  return np.stack(found).astype(np.float64)
 
 
 def example_score_name(task: Task) -> tuple[str, str]:
@@ -209,18 +212,25 @@ def example_score_name(task: Task) -> tuple[str, str]:
     return 'mae', 'Mean absolute error'
   if isinstance(task, Multilabel):
     return 'example_f1', 'F1 of the labels of an example'
+  if isinstance(task, Segmentation):
+    return 'pixel_accuracy', 'Share of the pixels of an image that are right'
   return 'accuracy', 'Accuracy'
 
 
-def class_usage(stage: Stage, split: str) -> np.ndarray:
+def class_usage(stage: Stage, split: str, task: Task) -> np.ndarray:
   """Mean gate weight `[K, C]` by path and class, mean over seeds; NaN without examples.
 
   Paths are in the order of `stage.paths`. An example with several labels counts in
-  each of them.
+  each of them, an image in each class by its pixels.
   """
   predictions = stage.predictions[split]
-  label, classes = predictions.label, predictions.logits.shape[-1]
-  member = np.eye(classes)[label] if label.ndim == 1 else np.asarray(label, np.float64)
+  label = predictions.label
+  if isinstance(task, Segmentation):
+    member = predictions.logits[0].sum(axis=-1).astype(np.float64)
+  elif label.ndim == 1:
+    member = np.eye(task.num_outputs)[label]
+  else:
+    member = np.asarray(label, np.float64)
   count = member.sum(axis=0)
   weights = np.stack([predictions.weights[path].mean(axis=0) for path in stage.paths])
   return weights @ member / np.where(count, count, np.nan)
@@ -231,13 +241,23 @@ def confusion(predictions: Predictions, task: Task) -> np.ndarray:
 
   The mean over the seeds; NaN in the row of a class without examples.
   """
-  eye = np.eye(task.num_outputs)
-  truth = eye[predictions.label]
-  counts = [
-    truth.T @ eye[np.asarray(task.predict(one_seed))] for one_seed in predictions.logits
-  ]
-  rows = truth.sum(axis=0)[:, None]
+  if isinstance(task, Segmentation):
+    counts = predictions.logits.sum(axis=1, dtype=np.float64)
+  else:
+    eye = np.eye(task.num_outputs)
+    truth = eye[predictions.label]
+    counts = np.stack(
+      [truth.T @ eye[np.asarray(task.predict(one))] for one in predictions.logits]
+    )
+  rows = counts[0].sum(axis=1, keepdims=True)
   return np.mean(counts, axis=0) / np.where(rows, rows, np.nan)
+
+
+def class_iou(predictions: Predictions) -> np.ndarray:
+  """Intersection over union of each class of a segmentation, `[S, C]`."""
+  counts = predictions.logits.sum(axis=1, dtype=np.float64)
+  found = np.diagonal(counts, axis1=1, axis2=2)
+  return found / np.maximum(counts.sum(1) + counts.sum(2) - found, 1)
 
 
 def label_f1(predictions: Predictions, task: Task) -> np.ndarray:
