@@ -65,6 +65,7 @@ ENCODERS = {
     blocks=(3, 4, 6, 3),
     widths=(64, 128, 256, 512),
     activation='relu',
+    remat=False,
   ),
   'strided_conv': dict(features=0, widths=(8, 8), size=5),
   'transformer': dict(
@@ -232,8 +233,13 @@ def esanet(
   upsampling='learned-3x3-zeropad',
   skips=True,
   activation='relu',
+  remat=False,
 ):
-  """A segmentation network over `resnet` encoders of one or two modalities."""
+  """A segmentation network over `resnet` encoders of one or two modalities.
+
+  Where training takes too much memory, `remat=True` here recomputes the decoder and in
+  the encoders their stages: less is kept for the gradient, and it takes longer.
+  """
   return ConfigDict(
     dict(
       name='esanet',
@@ -247,6 +253,7 @@ def esanet(
       upsampling=upsampling,
       skips=skips,
       activation=activation,
+      remat=remat,
     )
   )
 

@@ -20,7 +20,7 @@ def network():
 def train(config):
   """The recipe of the large one, with a few hundred steps."""
   config = nyuv2_esanet.train(config)
-  config.optimizer.learning_rate = base.schedule(0.05, 2e-7, name='one_cycle')
+  config.optimizer.learning_rate = base.schedule(0.01, 4e-8, name='one_cycle')
   config.batch_size = 4
   config.epochs = 40
   return config

@@ -4,19 +4,21 @@ Prints the scores of the model, of each path alone and of their average, with 95
 intervals over seeds, and writes scores (JSON), predictions (.npz) and one record per
 example and seed (CSV) to W/evaluations. With --budget, --batch-size or --policy it
 also says what an example costs. --subsets prints a line of scores for every set of
-modalities that examples may have instead. --time measures batches of the main model
+modalities that examples may have instead, --runs one over several noise seeds. --time
+measures batches of the main model
 instead, writes W/latency.json and adds it to W/report.html.
 """
 
 import argparse
+import dataclasses
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_OF_SUBSETS = (
-  *('subsets', 'stage', 'split', 'root'),
+_OF_NOISE = (
+  *('stage', 'split', 'root'),
   *('corruption', 'level', 'modalities', 'noise_seed'),
 )
 
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   add('--subsets', action='store_true', help='a table of every set that may be present')
   add('--modalities', default='', help='comma-separated, to corrupt; all if empty')
   add('--noise-seed', type=int, default=0, help='of the corruption (%(default)s)')
+  add('--runs', type=_size, help='noise seeds, from --noise-seed on: mean and spread')
   add('--budget', default='', help='per example, for the gate to keep to: 5M or 0.3ms')
   add(
     '--batch-size',
@@ -56,16 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(arguments)
   if options.time and (besides := _besides(parser, options, ('time',))):
     parser.error(f'--time measures random inputs; leave out {", ".join(besides)}.')
-  if options.subsets and (besides := _besides(parser, options, _OF_SUBSETS)):
+  if options.subsets and (
+    besides := _besides(parser, options, ('subsets', *_OF_NOISE))
+  ):
     parser.error(
       f'--subsets evaluates every set whole; leave out {", ".join(besides)}.'
     )
+  if options.runs and (besides := _besides(parser, options, ('runs', *_OF_NOISE))):
+    parser.error(f'--runs repeats a corruption; leave out {", ".join(besides)}.')
+  if options.runs and not options.corruption:
+    parser.error('--runs repeats a corruption with other noise; give --corruption.')
   # Imports wait until here, so that --help is quick.
   from jdyn.training.checkpoint import CheckpointError
   from jdyn.training.workdir import WorkdirError
 
   try:
-    command = _time if options.time else _subsets if options.subsets else _evaluate
+    given = {_time: options.time, _subsets: options.subsets, _runs: options.runs}
+    command = next((each for each, asked in given.items() if asked), _evaluate)
     command(options)
   except (ValueError, CheckpointError, WorkdirError) as error:
     parser.exit(1, f'error: {error}\n')
@@ -176,6 +186,36 @@ def _subsets(options: argparse.Namespace) -> None:
   write_json(file, {'origin': dataset.origin, 'subsets': found})
   print(as_text(subset_table(found)))
   print(f'Written: {file}')
+
+
+def _runs(options: argparse.Namespace) -> None:
+  """Scores under one corruption with several noise seeds."""
+  from jdyn.evaluators.predictions import score_all
+  from jdyn.evaluators.tables import as_text, runs_table
+  from jdyn.inference import TrainedRun
+  from jdyn.training.logging import write_json
+
+  run, noise = TrainedRun(options.workdir, options.stage), _noise(options)
+  dataset, costs = run.dataset(options.root), run.stage.costs
+  found = []
+  for k in range(options.runs):
+    drawn = dataclasses.replace(noise, seed=noise.seed + k)
+    predictions = run.evaluate(dataset, options.split, drawn)
+    found.append(score_all(predictions, run.stage.task, costs.paths, costs.total))
+    print(f'\rrun {k + 1}/{options.runs}', end='', file=sys.stderr, flush=True)
+  print('\r', end='', file=sys.stderr)
+  folder = options.workdir / 'evaluations'
+  folder.mkdir(exist_ok=True)
+  name = f'{options.stage}_{options.split}_{options.corruption}_{options.level:g}_runs'
+  about = {'origin': dataset.origin, **dataclasses.asdict(noise)}
+  write_json(folder / f'{name}.json', {'about': about, 'runs': found})
+  print(
+    f'{options.corruption}, level {options.level:g}: mean and standard deviation over '
+    f'{options.runs} noise seeds, of means over {len(run.seeds)} seeds; n = '
+    f'{found[0]["n"]}'
+  )
+  print(as_text(runs_table(found)))
+  print(f'Written: {folder / name}.json')
 
 
 def _measured(run, dataset, examples, options) -> tuple[float | None, dict[str, Any]]:

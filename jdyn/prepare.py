@@ -14,8 +14,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jdyn.training.logging import ProgressLine
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Parses the command line and runs the sub-command; exits with 1 on bad input."""
@@ -80,6 +78,7 @@ def _add_avmnist(commands: argparse._SubParsersAction) -> None:
 
 def _avmnist(options: argparse.Namespace) -> None:
   from jdyn.data.prepare_avmnist import Recipe, prepare_avmnist
+  from jdyn.training.logging import ProgressLine
 
   recipe = Recipe(
     pca_components=options.pca_components,
@@ -118,6 +117,7 @@ def _add_fastmri(commands: argparse._SubParsersAction) -> None:
 
 def _fastmri(options: argparse.Namespace) -> None:
   from jdyn.data.prepare_fastmri import prepare_fastmri
+  from jdyn.training.logging import ProgressLine
 
   start = time.monotonic()
   counts = prepare_fastmri(
@@ -155,6 +155,7 @@ def _add_nyuv2(commands: argparse._SubParsersAction) -> None:
 
 def _nyuv2(options: argparse.Namespace) -> None:
   from jdyn.data.prepare_nyuv2 import prepare_nyuv2
+  from jdyn.training.logging import ProgressLine
 
   start = time.monotonic()
   counts = prepare_nyuv2(
@@ -186,6 +187,7 @@ def _add_sunrgbd(commands: argparse._SubParsersAction) -> None:
 
 def _sunrgbd(options: argparse.Namespace) -> None:
   from jdyn.data.prepare_sunrgbd import prepare_sunrgbd
+  from jdyn.training.logging import ProgressLine
 
   start = time.monotonic()
   counts = prepare_sunrgbd(

@@ -2,19 +2,27 @@
 
 import importlib
 import json
+import logging
 
+import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import jdyn
+from configs import base
 from jdyn import build, evaluate, report
 from jdyn.data.dataset import DataError
 from jdyn.data.hashing import sha256_file
 from jdyn.data.load import load
 from jdyn.data.sources import SOURCES
-from jdyn.training.convert import convert
+from jdyn.training import result, variables
+from jdyn.training.checkpoint import CheckpointError
+from jdyn.training.convert import convert, convert_encoder
 from jdyn.training.workdir import WorkdirError
-from tests.interop import released_mm_dynamics, torch_files
+from tests import toys
+from tests.interop import released_mm_dynamics, small_esanet, torch_files
+from tests.interop.released_esanet import Released
 
 pytestmark = pytest.mark.usefixtures('compile_fast')
 
@@ -100,3 +108,126 @@ def test_what_cannot_be_converted_leaves_no_run(
   with pytest.raises(error, match=message):
     convert(kind, checkpoint[0], _config(**config), tmp_path / 'run')
   assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_a_gated_network_needs_no_warm_up(tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(result, 'predictor', small_esanet.scored_at_random)
+  config = small_esanet.config('nyuv2_tiny_dyn')
+  assert list(config.warm_up) == ['random_exits']
+  config.pretrained.depth = 'weights/depth'
+  drawn = small_esanet.checkpoint(tmp_path / 'model.pth', config)
+  with caplog.at_level(logging.INFO):
+    page = convert('esanet', tmp_path / 'model.pth', config, tmp_path / 'run')
+  assert "starts with ['random_exits', 'weights/depth']" in caplog.text
+  assert 'Gate usage by class' in page.read_text()
+  found = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert (found['warm_up'], found['pretrained']['depth']) == ({}, '')
+  assert [path.name for path in (tmp_path / 'run' / 'stages').iterdir()] == ['main']
+  run = jdyn.load(tmp_path / 'run')
+  got = variables.load_best(
+    tmp_path / 'run/stages/main', run.stage, small_esanet.SPEC, 1
+  )
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0], y), got, drawn)
+
+
+@pytest.fixture
+def classifier(tmp_path):
+  """A file as torchvision's, and its tensors, for `toys.esanet()`'s encoders."""
+  rng, released = np.random.default_rng(0), Released('basic', (1, 1), (4, 5))
+  shapes = {**dict(released.encoder('', 3)), 'fc.weight': (7, 5), 'fc.bias': (7,)}
+  tensors = {name: rng.standard_normal(s, np.float32) for name, s in shapes.items()}
+  return torch_files.save(tmp_path / 'resnet.pth', tensors), tensors
+
+
+@pytest.mark.parametrize('model', ['esanet', 'gated_stages'])
+@pytest.mark.parametrize('modality', ['rgb', 'depth'])
+def test_a_run_starts_with_a_converted_encoder(tmp_path, classifier, modality, model):
+  path, tensors = classifier
+  config = toys.config(toys.MODELS[model], **{f'pretrained__{modality}': 'weights'})
+  folder = tmp_path / 'weights'
+  key = convert_encoder('imagenet_resnet', path, config, modality, folder)
+  assert key == f'config.pretrained.{modality}'
+  stage = build.stage(config, toys.SCENES)
+  ((place, where),) = stage.pretrained.items()
+  assert where == 'weights'
+  got = variables.load_pretrained(folder, place, stage, toys.SCENES, seeds=(3, 4))
+  for seed in range(2):
+    kernel = tensors['conv1.weight'].transpose(2, 3, 1, 0)
+    if modality == 'depth':
+      kernel = kernel.sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(
+      got['params']['first']['conv']['kernel'][seed], kernel, rtol=1e-6
+    )
+    np.testing.assert_array_equal(
+      got['batch_stats']['stages_1']['block_0']['layer_0']['norm']['var'][seed],
+      tensors['layer2.0.bn1.running_var'],
+    )
+  used = [name for name, x in tensors.items() if name[:3] != 'fc.' and x.shape]
+  assert len(flatten_dict(got)) == len(used)
+  assert json.loads((folder / 'weights.json').read_text()) == {
+    'kind': 'imagenet_resnet',
+    'modality': modality,
+    'sha256': sha256_file(path),
+    'source': 'resnet.pth',
+  }
+
+
+def test_the_first_of_several_stages_starts_with_an_encoder(tmp_path, classifier):
+  config = toys.config(toys.MODELS['gated_stages'])
+  config.warm_up.hard = base.stage(toys.MODELS['gated_stages'])
+  config.warm_up.hard.warm_up.random = base.stage(toys.MODELS['gated_stages'])
+  key = convert_encoder('imagenet_resnet', classifier[0], config, 'rgb', tmp_path / 'w')
+  assert key == 'config.warm_up.hard.warm_up.random.pretrained.rgb'
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(blocks=(2, 1)), "weights holds other layers than 'encoders_rgb' here has"),
+    (dict(widths=(4, 6)), r'weights: .*float32\[1, 5\] in the checkpoint'),
+  ],
+)
+def test_an_encoder_of_another_size_is_refused(tmp_path, classifier, change, message):
+  model = toys.esanet()
+  convert_encoder(
+    'imagenet_resnet', classifier[0], toys.config(model), 'rgb', tmp_path / 'weights'
+  )
+  model['encoders'] = {
+    name: {**encoder, **change} for name, encoder in model['encoders'].items()
+  }
+  stage = build.stage(toys.config(model), toys.SCENES)
+  with pytest.raises(CheckpointError, match=message):
+    variables.load_pretrained(
+      tmp_path / 'weights', 'encoders_rgb', stage, toys.SCENES, seeds=(0,)
+    )
+
+
+def _only_depth():
+  model = toys.esanet()
+  return {**model, 'encoders': {'depth': model['encoders']['depth']}}
+
+
+@pytest.mark.parametrize(
+  ('model', 'folder', 'error', 'message'),
+  [
+    (_only_depth(), 'new', build.ConfigError, r"'rgb'; expected one of \['depth'\]"),
+    (toys.unimodal('text'), 'new', build.ConfigError, r"'rgb'; expected one of \[\]"),
+    (
+      {**toys.esanet(), 'encoders': {'rgb': toys.mlp(3)}},
+      'new',
+      build.ConfigError,
+      r"model\.encoders\.rgb is no 'resnet'",
+    ),
+    (toys.esanet(), '.', WorkdirError, 'is there and not empty; give another --out'),
+    (toys.esanet(), 'resnet.pth', WorkdirError, 'is there and not empty'),
+    (toys.MODELS['mmtm'], 'new', DataError, 'only the file has layer2'),
+  ],
+)
+def test_no_encoder_is_written_in_vain(
+  tmp_path, classifier, model, folder, error, message
+):
+  with pytest.raises(error, match=message):
+    convert_encoder(
+      'imagenet_resnet', classifier[0], toys.config(model), 'rgb', tmp_path / folder
+    )
+  assert not (tmp_path / 'new').exists()

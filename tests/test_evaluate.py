@@ -335,3 +335,35 @@ def test_a_model_without_paths_has_no_times(workdir, capsys, monkeypatch):
   with pytest.raises(SystemExit):
     _evaluate(workdir, '--time', '4')
   assert 'has no paths to choose from' in capsys.readouterr().err
+
+
+def test_runs_repeat_a_corruption_with_other_noise(workdir, capsys):
+  arguments = ['--workdir', str(workdir), '--corruption', 'gaussian', '--level', '1']
+  evaluate.main([*arguments, '--runs', '3', '--noise-seed', '4'])
+  run, accuracy = TrainedRun(workdir), []
+  for seed in (4, 5, 6):
+    made = run.evaluate(DATASET, 'test', Noise('gaussian', 1.0, (), seed))
+    accuracy.append((made.logits.argmax(-1) == made.label).mean())
+  assert len(set(accuracy)) > 1
+  printed = capsys.readouterr().out
+  (line,) = (line for line in printed.splitlines() if line.startswith('accuracy'))
+  want = np.mean(accuracy), np.std(accuracy), min(accuracy), max(accuracy)
+  assert [float(cell) for cell in line.split()[1:]] == pytest.approx(want, abs=1e-4)
+  name = 'main_test_gaussian_1_runs.json'
+  assert len(json.loads((workdir / 'evaluations' / name).read_text())['runs']) == 3
+
+
+@pytest.mark.parametrize(
+  ('more', 'message'),
+  [
+    (['--runs', '3'], 'give --corruption'),
+    (
+      ['--runs', '3', '--corruption', 'gaussian', '--budget', '5M'],
+      'leave out --budge',
+    ),
+  ],
+)
+def test_runs_need_a_corruption_and_nothing_else(more, message, capsys):
+  with pytest.raises(SystemExit):
+    evaluate.main(['--workdir', 'nowhere', *more])
+  assert message in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
+from jdyn.layers import remat
 from jdyn.layers.conv_norm import ConvNorm
 from jdyn.layers.residual_blocks import BLOCKS
 from jdyn.ops.pooling import max_pool
@@ -26,6 +27,7 @@ class ResNet(nn.Module):
     widths: channels of each stage; of `bottleneck` blocks, the inner ones, a quarter
       of those between blocks. The stem has those of the first stage.
     activation: everywhere.
+    remat: a gradient recomputes each stage, which takes memory for one at a time.
     axis_name: name of the mapped data axis, for BatchNorm.
   """
 
@@ -33,6 +35,7 @@ class ResNet(nn.Module):
   blocks: tuple[int, ...] = (3, 4, 6, 3)
   widths: tuple[int, ...] = (64, 128, 256, 512)
   activation: str = 'relu'
+  remat: bool = False
   axis_name: str | None = None
 
   def setup(self):
@@ -72,7 +75,7 @@ class ResNet(nn.Module):
 
   def stage(self, number: int, x: jax.Array, *, train: bool) -> jax.Array:
     """Runs one stage, the first of which has number 1."""
-    return self.stages[number - 1](x, train=train)
+    return remat.call(self.stages[number - 1], x, train=train, remat=self.remat)
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps images `[B, H, W, C]` to the map of the last stage `[B, h, w, D]`."""

@@ -1,5 +1,6 @@
 """The tables that a command prints: scores and costs, measured times, and sweeps."""
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,24 @@ def subset_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
   return [['present', *header[1:]]] + [
     [name, *table[1][1:]] for name, table in tables.items()
   ]
+
+
+def runs_table(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+  """Scores over several draws of noise: the header first, then a line per score.
+
+  The standard deviation is that of the draws themselves (divided by their number), as
+  DynMM's robustness evaluation prints it.
+
+  Args:
+    found: from `score_all`, by draw.
+  """
+  table = [['', 'mean', 'std', 'least', 'most']]
+  for name in found[0]['model']:
+    values = [statistics.fmean(scores['model'][name]) for scores in found]
+    numbers = statistics.fmean(values), statistics.pstdev(values)
+    row = (*numbers, min(values), max(values))
+    table.append([name, *(f'{number:.4f}' for number in row)])
+  return table
 
 
 def latency_table(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
+from jdyn.layers import remat
 from jdyn.layers.conv import Conv
 from jdyn.layers.conv_norm import ConvNorm
 from jdyn.layers.residual_blocks import NonBottleneck1D
@@ -66,6 +67,7 @@ class SegmentationDecoder(nn.Module):
     blocks: residual blocks of each module.
     upsampling: in the modules and of the logits.
     activation: of all layers.
+    remat: a gradient recomputes each module, which takes memory for one at a time.
     axis_name: name of the mapped data axis, for BatchNorm.
   """
 
@@ -74,6 +76,7 @@ class SegmentationDecoder(nn.Module):
   blocks: tuple[int, ...] = (3, 3, 3)
   upsampling: Upsampling = 'learned-3x3-zeropad'
   activation: str = 'relu'
+  remat: bool = False
   axis_name: str | None = None
 
   @nn.compact
@@ -103,7 +106,7 @@ class SegmentationDecoder(nn.Module):
         self.axis_name,
         name=f'module_{i}',
       )
-      x, side = module(x, skip, train=train)
+      x, side = remat.call(module, x, skip, train=train, remat=self.remat)
       sides += [side] if train else []
     x = Conv(self.num_outputs, (3, 3), padding=1, name='out')(x)
     for i in range(2):

@@ -41,6 +41,7 @@ class ESANet(nn.Module):
     upsampling: in the decoder; pyramid pooling takes `nearest` with learned ones.
     skips: whether the decoder sees the maps of the encoder's earlier stages.
     activation: of everything but the encoders.
+    remat: of the decoder; the encoders have their own. See `SegmentationDecoder`.
     axis_name: name of the mapped data axis, for BatchNorm.
   """
 
@@ -55,6 +56,7 @@ class ESANet(nn.Module):
   upsampling: Upsampling = 'learned-3x3-zeropad'
   skips: bool = True
   activation: str = 'relu'
+  remat: bool = False
   axis_name: str | None = None
 
   def setup(self):
@@ -88,7 +90,12 @@ class ESANet(nn.Module):
         self.widths[0], self.bins, resize, self.trained_size, **options
       )
     self.decoder = SegmentationDecoder(
-      self.num_outputs, self.widths, self.blocks, self.upsampling, **options
+      self.num_outputs,
+      self.widths,
+      self.blocks,
+      self.upsampling,
+      remat=self.remat,
+      **options,
     )
 
   @property

@@ -139,11 +139,13 @@ def _gradient_by_rows(padded, weights, cotangent):
     now = lax.dynamic_slice(image, start, size) + jnp.stack(of_seen)[None]
     return lax.dynamic_update_slice(image, now, start), of_weights
 
-  nothing = [jnp.zeros((width, channels), weights.dtype)] * len(_FOURS)
+  wide = jnp.promote_types(weights.dtype, jnp.float32)
+  nothing = [jnp.zeros((width, channels), wide)] * len(_FOURS)
   image, of_weights = lax.fori_loop(
     0, len(rows), add_row, (jnp.zeros_like(padded), nothing)
   )
-  return image, jnp.stack([x.sum(0) for x in of_weights]).reshape(weights.shape)
+  of_weights = jnp.stack([x.sum(0) for x in of_weights]).reshape(weights.shape)
+  return image, of_weights.astype(weights.dtype)
 
 
 doubled.defvjp(_doubled_forward, _doubled_backward)
