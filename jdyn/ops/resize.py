@@ -139,8 +139,8 @@ def _gradient_by_rows(padded, weights, cotangent):
     now = lax.dynamic_slice(image, start, size) + jnp.stack(of_seen)[None]
     return lax.dynamic_update_slice(image, now, start), of_weights
 
-  wide = jnp.promote_types(weights.dtype, jnp.float32)
-  nothing = [jnp.zeros((width, channels), wide)] * len(_FOURS)
+  dtype = jnp.promote_types(weights.dtype, jnp.float32)
+  nothing = [jnp.zeros((width, channels), dtype)] * len(_FOURS)
   image, of_weights = lax.fori_loop(
     0, len(rows), add_row, (jnp.zeros_like(padded), nothing)
   )
