@@ -22,13 +22,15 @@ def train(config):
   config = nyuv2_esanet.train(config)
   config.optimizer.learning_rate = base.schedule(0.01, 4e-8, name='one_cycle')
   config.batch_size = 4
-  config.epochs = 40
+  config.epochs = 60
   return config
 
 
 def run(main):
   """A run on small images with 13 classes."""
-  data = base.data('nyuv2', num_classes=13, height=96, width=128)
+  data = base.data(
+    'nyuv2', num_classes=13, height=96, width=128, valid_fraction=0.25
+  )
   return nyuv2_esanet.run(main, data)
 
 

@@ -61,6 +61,8 @@ class VariantLogs:
 
   def _warn_of_collapse(self, record: Mapping[str, Any], v: int) -> None:
     paths = self._stage.costs.paths
+    if getattr(self._stage.model, 'policy', 'learned') != 'learned':
+      return  # No gate was asked.
     shares = {path: float(np.mean(record[f'usage/{path}'])) for path in paths}
     dead = {path for path, share in shares.items() if share < _COLLAPSE}
     if new := sorted(dead - self._warned[v]):
