@@ -28,9 +28,7 @@ def train(config):
 
 def run(main):
   """A run on small images with 13 classes."""
-  data = base.data(
-    'nyuv2', num_classes=13, height=96, width=128, valid_fraction=0.25
-  )
+  data = base.data('nyuv2', num_classes=13, height=96, width=128, valid_fraction=0.25)
   return nyuv2_esanet.run(main, data)
 
 

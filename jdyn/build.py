@@ -109,6 +109,12 @@ class Stage:
     """The stages that must be trained before this one, by name."""
     return {**self.warm_up, **self.experts}
 
+  @property
+  def budget_paths(self) -> tuple[str, ...]:
+    """The paths that a budget can choose among; empty if it cannot."""
+    able = getattr(self.model, 'takes_budgets', True)
+    return tuple(self.costs.paths) if able else ()
+
   def eval_hparams(self, hparams: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
     """What varies by step, as it is at evaluation: the gate is hard."""
     if self.soft_evaluation:

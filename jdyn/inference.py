@@ -82,6 +82,7 @@ class TrainedRun:
     self._times: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
     self._by_presence: dict[tuple[str, ...], Dispatcher] = {}
     self._dispatcher = None
+    self._measured: Any = None
     # Soft weights need every path.
     if self.stage.costs.paths and np.all(self._hparams['gate_hard']):
       valid = Predictions.load(self._folder / 'predictions_valid.npz')
@@ -401,7 +402,7 @@ class TrainedRun:
     examples = _find_split(dataset, split)
     if noise is None:
       return examples
-    return corrupt(examples, noise, _references(dataset, noise))
+    return corrupt(examples, noise, self._references(dataset, noise))
 
   def touched(
     self, dataset: Dataset, split: str, noise: Noise
@@ -412,7 +413,7 @@ class TrainedRun:
       ValueError: as `examples`.
     """
     examples = _find_split(dataset, split)
-    return touched(examples, noise, _references(dataset, noise))
+    return touched(examples, noise, self._references(dataset, noise))
 
   def evaluate(
     self,
@@ -466,8 +467,8 @@ class TrainedRun:
       parallel=self._parallel,
       device_bytes=build.run(self.config).device_bytes,
     )
-    costs = self.stage.costs.paths
-    predictions = from_outputs(outputs, examples, self.stage.task, about, tuple(costs))
+    paths = self.stage.budget_paths
+    predictions = from_outputs(outputs, examples, self.stage.task, about, paths)
     if budget is None:
       return predictions
     valid = Predictions.load(self._folder / 'predictions_valid.npz')
@@ -484,6 +485,14 @@ class TrainedRun:
     return count_macs(
       self._apply, *self._model(None), {name: example[name] for name in present}
     )
+
+  def _references(self, dataset: Dataset, noise: Noise) -> Mapping[str, Reference]:
+    """Of the modalities that are to be corrupted; measured once for all noise."""
+    names = _modalities(dataset, noise)
+    if self._measured is None or self._measured[:2] != (id(dataset), names):
+      references = measure(dataset.splits['train'], names)
+      self._measured = id(dataset), names, references, dataset
+    return self._measured[2]
 
   def _model(self, seed: int | None) -> tuple[Any, Any]:
     """Variables and hparams of one seed, on the device."""
@@ -582,11 +591,6 @@ def _known(dataset: Dataset, names: Sequence[str]) -> Sequence[str]:
 
 def _modalities(dataset: Dataset, noise: Noise) -> tuple[str, ...]:
   return noise.modalities or tuple(sorted(dataset.spec.modalities))
-
-
-def _references(dataset: Dataset, noise: Noise) -> dict[str, Reference]:
-  """Of the modalities that are to be corrupted."""
-  return measure(dataset.splits['train'], _modalities(dataset, noise))
 
 
 def load(workdir: str | Path) -> TrainedRun:

@@ -263,8 +263,8 @@ def gate_logits(predictions: Predictions) -> np.ndarray:
   if predictions.gate_logits is None:
     raise ValueError(
       'A budget needs the logits of the gate, and these predictions of split '
-      f'{predictions.about.get("split")!r} have none: the model has no gate, or they '
-      'were written by an earlier version; train again.'
+      f'{predictions.about.get("split")!r} have none: the model has no gate that '
+      'sees all paths at once, or an earlier version wrote them; train again.'
     )
   return predictions.gate_logits
 

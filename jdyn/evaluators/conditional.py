@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdyn.evaluators.budget import spend
+from jdyn.models.exits import Exits
 from jdyn.models.gated_mixture import GatedMixture
-from jdyn.models.gated_stages import GatedStages
 from jdyn.models.input_names import input_names, route_names
+from jdyn.models.local_gates import LocallyGatedStages, over_exits
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.local_stage_dispatcher import LocalStage, LocalStageDispatcher
 from jdyn.ops.path_dispatcher import PathDispatcher
 from jdyn.ops.stage_dispatcher import Stage, StageDispatcher
+from jdyn.typing import Gated
 
 
-def conditional(model: GatedMixture | GatedStages, costs: np.ndarray) -> Dispatcher:
+def conditional(model: GatedMixture | Exits, costs: np.ndarray) -> Dispatcher:
   """The model's gate as a route, and its experts or exits as the paths.
 
   To be called with `(variables, hparams)` of the model, and `extra` that is None, for
@@ -26,15 +29,17 @@ def conditional(model: GatedMixture | GatedStages, costs: np.ndarray) -> Dispatc
 
   Args:
     model: its parts are used: `route`, and `expert`, or `advance`, `join` and `head`.
+      Local gates decide as they go, on what has been computed, and cannot be told a
+      budget; what was not asked counts in `gate_logits` as undecided.
     costs: `[K]` MACs of the paths, as `path_costs` gives them.
   """
-  build = _over_stages if isinstance(model, GatedStages) else _over_experts
+  if isinstance(model, LocallyGatedStages) and model.policy == 'learned':
+    return _over_local_gates(model)
+  build = _over_stages if isinstance(model, Exits) else _over_experts
   return build(model, costs)
 
 
-def path_costs(
-  model: GatedMixture | GatedStages, path_macs: Mapping[str, int]
-) -> np.ndarray:
+def path_costs(model: GatedMixture | Exits, path_macs: Mapping[str, int]) -> np.ndarray:
   """Costs `[K]` in the order of the gate's outputs."""
   return np.array([path_macs[path] for path in model.paths], np.float64)
 
@@ -82,7 +87,7 @@ def _reads(model: GatedMixture, path: str) -> tuple[str, ...]:
   return () if path in model.gate_experts else input_names(model.experts[path])
 
 
-def _over_stages(model: GatedStages, costs: np.ndarray) -> StageDispatcher:
+def _over_stages(model: Exits, costs: np.ndarray) -> StageDispatcher:
   def route(variables, inputs, extra):
     variables, hparams = variables
     gated, maps = model.apply(
@@ -91,13 +96,7 @@ def _over_stages(model: GatedStages, costs: np.ndarray) -> StageDispatcher:
     chosen = _choose(gated.logits, costs, extra)
     return chosen, {'gate_logits': gated.logits, 'logits': {}}, maps
 
-  def part(method, *args):
-    def run(variables, *maps):
-      variables, _ = variables
-      return model.apply(variables, *args, *maps, train=False, method=method)
-
-    return run
-
+  part = _parts(model)
   head = part('head')
   return StageDispatcher(
     route,
@@ -107,3 +106,52 @@ def _over_stages(model: GatedStages, costs: np.ndarray) -> StageDispatcher:
     ],
     lambda variables, maps: head(variables, maps).logits,
   )
+
+
+def _over_local_gates(model: LocallyGatedStages) -> LocalStageDispatcher:
+  def start(variables, inputs, extra):
+    if extra is not None:
+      raise ValueError(
+        'budget: local gates decide stage by stage, before it is known what later '
+        'ones would say; leave it out, or train with a higher loss.budget.'
+      )
+    return part('stem')(variables, inputs)
+
+  def ask(stage):
+    def run(variables, *maps):
+      variables, hparams = variables
+      gated = model.apply(
+        variables, stage, maps, train=False, hparams=hparams, method='decide'
+      )
+      return gated.weights[:, 1] > 0, gated.logits
+
+    return run
+
+  def share(logits):
+    told = [Gated(weights=each, logits=each) for each in logits]
+    return {'gate_logits': over_exits(told).logits, 'logits': {}}
+
+  part = _parts(model)
+  head = part('head')
+  return LocalStageDispatcher(
+    start,
+    [
+      LocalStage(ask(stage), part('advance', stage), part('join', stage))
+      for stage in range(1, len(model.paths))
+    ],
+    share,
+    lambda variables, maps: head(variables, maps).logits,
+  )
+
+
+def _parts(model: Exits):
+  """Methods of a model, as functions of variables and maps."""
+
+  def part(method, *args):
+    def run(variables, *maps):
+      variables, _ = variables
+      return model.apply(variables, *args, *maps, train=False, method=method)
+
+    return run
+
+  return part

@@ -19,6 +19,8 @@ from jdyn.typing import Gated, Modalities, Outputs
 POLICIES = ('learned', 'random', 'last')
 """Who chooses the exit, beside the names of the exits; see `Exits`."""
 
+_GIVEN = 'given'  # Not to be configured: training knows no such hyperparameter.
+
 FREEZE = ('none', 'eval', 'compat')
 """What of the network stands still while the gate is trained; see `Exits`."""
 
@@ -61,9 +63,9 @@ class Exits(nn.Module):
     """Names of the exits, in the order of the gate's weights."""
     return tuple(f'exit_{k}' for k in range(self.network.stages + 1))
 
-  def alone(self, path: str) -> Self:
-    """The model, of the same variables, that always takes one exit."""
-    return self.clone(policy=path)
+  def given(self) -> Self:
+    """The model, of the same variables, that takes exit number `hparams['exit']`."""
+    return self.clone(policy=_GIVEN)
 
   @property
   def side_scales(self) -> tuple[int, ...]:
@@ -86,14 +88,17 @@ class Exits(nn.Module):
   def _asks(self) -> bool:
     """Whether the gate decides; where its variables are drawn, it always does."""
     choices = (*POLICIES, *self.paths)
-    if self.policy not in choices:
+    if self.policy not in (*choices, _GIVEN):
       raise ValueError(f'policy={self.policy!r}; expected one of {choices}.')
     return self.policy == 'learned' or self.is_initializing()
 
-  def _unasked(self, maps: Maps, *, train: bool) -> Gated:
-    """What the policy chooses without the gate."""
+  def route(self, inputs: Modalities, *, train: bool, hparams) -> tuple[Gated, Maps]:
+    """Both stems, and what a policy that asks no gate chooses; see `GatedStages`."""
+    maps = self.stem(inputs, train=train)
     rows, exits = maps[0].shape[0], len(self.paths)
-    if self.policy != 'random':
+    if self.policy == _GIVEN:
+      chosen = jnp.full(rows, hparams['exit'])
+    elif self.policy != 'random':
       always = (*self.paths, 'last').index(self.policy)
       chosen = jnp.full(rows, min(always, exits - 1))
     elif train:
@@ -102,7 +107,7 @@ class Exits(nn.Module):
     else:
       chosen = jnp.arange(rows) % exits
     weights = jax.nn.one_hot(chosen, exits, dtype=maps[0].dtype)
-    return Gated(weights=weights, logits=weights)
+    return Gated(weights=weights, logits=weights), maps
 
   def exit(self, number: int, maps: Maps, *, train: bool) -> Outputs:
     """The network from the stems' maps on, if the second stream ends after `number`."""

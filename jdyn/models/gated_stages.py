@@ -33,9 +33,9 @@ class GatedStages(Exits):
       train: noise is on, and BatchNorm uses the batch.
       hparams: `gate_temperature` and `gate_hard`, for a learned policy.
     """
-    maps = self.stem(inputs, train=train)
     if not self._asks():
-      return self._unasked(maps, train=train), maps
+      return super().route(inputs, train=train, hparams=hparams)
+    maps = self.stem(inputs, train=train)
     seen = jnp.concatenate(maps, axis=-1)
     return self.gate(seen, train=train, hparams=hparams), maps
 

@@ -10,6 +10,7 @@ network fuses as it does elsewhere.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ class LocallyGatedStages(Exits):
   """
 
   gate: Sequence[nn.Module]
+  takes_budgets: ClassVar[bool] = False  # They decide before they know the others.
 
   def setup(self):
     """Checks the gates.
@@ -67,10 +69,11 @@ class LocallyGatedStages(Exits):
     exits' probabilities, without noise and at temperature 1; there too are the side
     outputs, where the network trains.
     """
-    maps, network_trains = self.stem(inputs, train=train), self._network_trains(train)
+    network_trains = self._network_trains(train)
     if not self._asks():
-      gated = self._unasked(maps, train=train)
+      gated, maps = self.route(inputs, train=train, hparams=hparams)
       return self._weighed(gated, self.blend(gated.weights, maps, train=network_trains))
+    maps = self.stem(inputs, train=train)
     decided: list[Gated] = []
 
     def ended(stage, maps):

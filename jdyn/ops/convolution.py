@@ -5,8 +5,9 @@ Two kinds are slow there as XLA runs them, and are matrix products here:
 - The gradient of a kernel of few pixels, as of the 3×1, 1×3 and 1×1 ones of residual
   blocks. XLA makes it a convolution with a window as large as the image, which takes
   two to ten times as long.
-- Convolutions with few outputs, as a gate's, which XLA pads to many. A product per
-  pixel with all of the kernel, whose parts are then shifted and added, takes a tenth.
+- Convolutions of many pixels with few outputs, as a gate's, which XLA pads to many. A
+  product per pixel with all of the kernel, whose parts are then shifted and added,
+  takes a tenth; it computes a few more at the border.
 
 All others are left to XLA.
 """
@@ -24,6 +25,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 _FEW_OUTPUTS = 8
 _FEW_PIXELS = 3
+_MANY_PIXELS = 16
 
 
 def convolve(
@@ -44,13 +46,13 @@ def convolve(
     padding: zeros before and after, of both axes.
     precision: of the products.
     options: the others of `lax.conv_general_dilated`; dilations are not supported for
-      kernels of few pixels or outputs.
+      the kernels that are treated here.
   """
   pixels = math.prod(kernel.shape[:2])
   if options.get('feature_group_count', 1) == 1:
     if pixels <= _FEW_PIXELS:
       return _convolve_small(x, kernel, tuple(strides), tuple(padding), precision)
-    if kernel.shape[3] <= _FEW_OUTPUTS:
+    if pixels >= _MANY_PIXELS and kernel.shape[3] <= _FEW_OUTPUTS:
       return _convolve_to_few(x, kernel, strides, padding, precision)
   return lax.conv_general_dilated(
     x, kernel, strides, padding, precision=precision, **options

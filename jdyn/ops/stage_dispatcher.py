@@ -98,7 +98,7 @@ class StageDispatcher(Dispatcher):
       stage, goes_on = self._stages[index], chosen > index
       if policy == 'dense':
         return _join_all(stage.join, variables, goes_on, x, y)
-      run = partial(dispatch.prefix, goes_on.sum(), rungs=_rungs(size))
+      run = partial(dispatch.prefix, goes_on.sum(), rungs=eighths(size))
       return _join_some(run, stage.join, variables, x, y)
 
     found = self._walk(take(streams, order), main, join)
@@ -118,14 +118,14 @@ class StageDispatcher(Dispatcher):
       count = np.count_nonzero(on_host > index)
       if not count:
         return x, y
-      rows = dispatch.smallest_rung(count, _rungs(source.size))
+      rows = dispatch.smallest_rung(count, eighths(source.size))
       return self._join_programs[index](rows, np.int32(count), variables, x, y)
 
     found = self._walk(self._take_program(streams, order), main, join)
     return chosen, shared, self._head_program(variables, found, order)
 
 
-def _rungs(size: int) -> tuple[int, ...]:
+def eighths(size: int) -> tuple[int, ...]:
   """Eighths of a batch: a program holds each second stream up to eight times.
 
   Of the second stream's rows a sixteenth of the batch is run for nothing on average,

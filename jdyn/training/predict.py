@@ -79,16 +79,16 @@ def predictor(
     return lambda variables, hparams: evaluator(variables, hparams, {})[1]
 
   run = runner(stage.model, keep or partial(_kept, stage.task))
-  if keep or not hasattr(stage.model, 'alone'):
+  if keep or not hasattr(stage.model, 'given'):
     return run
   # A model with exits blends them; what each is by itself takes a run of its own.
-  paths = {
-    path: runner(stage.model.alone(path), partial(_kept_logits, stage.task))
-    for path in stage.model.paths
-  }
+  run_exit = runner(stage.model.given(), partial(_kept_logits, stage.task))
 
   def run_all(variables, hparams):
-    alone = {path: each(variables, hparams) for path, each in paths.items()}
+    alone = {}
+    for number, path in enumerate(stage.model.paths):
+      exits = np.full(num_seeds, number, np.int32)
+      alone[path] = run_exit(variables, {**hparams, 'exit': exits})
     return dataclasses.replace(run(variables, hparams), unimodal=alone)
 
   return run_all

@@ -62,7 +62,7 @@ def write_results(
     for name in _SPLITS:
       outputs = predict[name](whole, values)
       about = {'stage': stage.name, 'split': name}
-      paths = tuple(stage.costs.paths)
+      paths = stage.budget_paths
       predictions[name] = from_outputs(outputs, splits[name], stage.task, about, paths)
       predictions[name].save(folder / f'predictions_{name}.npz')
       scores[name] = score_all(

@@ -42,7 +42,8 @@ def _images(batch=BATCH, height=32, width=64):
 
 def _network(names=('depth', 'rgb'), axis_name=None, **options):
   encoders = {
-    name: ResNet('basic', (1,) * 4, (4, 4, 6, 8), axis_name=axis_name) for name in names
+    name: ResNet('basic', (1,) * 4, (12, 4, 6, 8), axis_name=axis_name)
+    for name in names
   }
   options = {'widths': (8, 6, 4), 'blocks': (1, 1, 1), **options}
   return ESANet(encoders, CLASSES, axis_name=axis_name, **options)

@@ -11,6 +11,7 @@ from jdyn import cost
 from jdyn.encoders.identity import Identity
 from jdyn.encoders.resnet import ResNet
 from jdyn.encoders.strided_conv import StridedConv
+from jdyn.evaluators.conditional import conditional
 from jdyn.gates.learned import LearnedGate
 from jdyn.models.esanet import ESANet
 from jdyn.models.exits import POLICIES
@@ -158,7 +159,7 @@ def test_a_hard_gate_gives_what_each_exit_alone_computes():
   assert len({row.tobytes() for row in alone}) == STAGES + 1
   want = alone[EXITS, np.arange(BATCH)]
   np.testing.assert_allclose(outputs.logits, want, atol=1e-5)
-  model = _model().alone('exit_1')
+  model = _model().clone(policy='exit_1')
   one = jax.jit(lambda v: _apply(model, v, HARD))(_variables())
   np.testing.assert_allclose(one.logits, alone[1], atol=1e-5)
 
@@ -235,3 +236,35 @@ def test_variables_are_those_of_every_policy():
     shapes(_model(policy='first'))
   with pytest.raises(ValueError, match='gate has 2 gates; give one for each of the'):
     shapes(_model(gates=2))
+
+
+@functools.cache
+def _dispatcher():
+  return conditional(_model(), np.arange(1.0, STAGES + 2))
+
+
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'switch'])
+def test_what_is_conditionally_executed_equals_the_hard_forward(policy):
+  expected = _forward()(_variables(), HARD)
+  rows = [4] if policy == 'switch' else range(BATCH)
+  images = {name: x[np.array(rows)] for name, x in _images().items()}
+  model = (_variables(), HARD)
+  chosen, shared, logits = _dispatcher()(model, images, None, policy)
+  assert chosen.tolist() == [EXITS[row] for row in rows]
+  np.testing.assert_allclose(logits, expected.logits[np.array(rows)], atol=1e-5)
+  assert shared['logits'] == {}
+  for row, told in zip(rows, shared['gate_logits'], strict=True):
+    # The row's own gates up to its exit, and even odds behind it.
+    asked = np.where(np.arange(STAGES) <= EXITS[row], MARGINS[row], 0)
+    end = -np.log1p(np.exp(asked))
+    on = np.cumsum(np.append(0, asked + end))
+    np.testing.assert_allclose(told, on + np.append(end, 0), atol=1e-4)
+  with pytest.raises(ValueError, match='budget: local gates decide stage by stage'):
+    _dispatcher()(model, images, (None, 1.0), policy)
+
+
+def test_a_policy_that_asks_no_gate_is_executed_too():
+  model = _model(policy='random')
+  dispatcher = conditional(model, np.arange(1.0, STAGES + 2))
+  chosen, _, _ = dispatcher((_variables(), HARD), _images(), None, 'buckets')
+  assert chosen.tolist() == [0, 1, 2, 3, 0, 1]

@@ -70,7 +70,9 @@ def test_a_step_is_the_same():
   (kept, given), (again, same) = _lowered(False, False), _lowered(True, True)
   jax.tree.map(np.testing.assert_array_equal, given, same)  # Places of variables too.
   want, got = kept.compile()(*given), again.compile(KEPT)(*given)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, want)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5), got, want
+  )
   statistics = got[1][1]['batch_stats'], given[0]['batch_stats']
   moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), *statistics)
   assert all(jax.tree.leaves(moved))
@@ -82,6 +84,6 @@ def test_a_step_takes_less_memory_for_each_part_that_recomputes():
     return lowered.compile(KEPT).memory_analysis().temp_size_in_bytes
 
   none, encoder, both = memory(False, False), memory(True, False), memory(True, True)
-  print(none, encoder, both)
+  print('BYTES', none, encoder, both)
   assert both < encoder < none
   assert both < 0.8 * none

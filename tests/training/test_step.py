@@ -29,6 +29,7 @@ class Training:
   stage: build.Stage
   dtype: type = jnp.float32
   terms: dict | None = None
+  batches: list = dataclasses.field(default_factory=lambda: BATCHES)
 
   def __post_init__(self):
     self.terms = self.stage.terms if self.terms is None else self.terms
@@ -42,7 +43,7 @@ class Training:
     self.start = jax.jit(
       functools.partial(
         init_state,
-        inputs=BATCHES[0]['inputs'],
+        inputs=self.batches[0]['inputs'],
         hparams=hparams,
         num_examples=len(SPLIT),
         **options,
@@ -58,10 +59,10 @@ class Training:
       )
     )
 
-  def run(self, batches=BATCHES, seed=0):
+  def run(self, batches=None, seed=0):
     """The last state, and the metrics of all steps."""
     state, metrics = self.start(jnp.uint32(seed)), []
-    for batch in batches:
+    for batch in self.batches if batches is None else batches:
       state, values = self.step(state, batch)
       metrics.append(values)
     return state, metrics
@@ -217,13 +218,22 @@ def test_a_terms_memory_is_carried_and_saved_with_the_state():
 
 def _types_of_products(training, state):
   """The element types of all matrix products in a step."""
-  program = str(jax.make_jaxpr(training.step)(state, BATCHES[0]))
+  program = str(jax.make_jaxpr(training.step)(state, training.batches[0]))
   return set(re.findall(r':(\w+)\[[^]]*\] = dot_general', program))
 
 
-def test_bfloat16_keeps_float32_parameters_and_stays_near():
-  stage = _stage(toys.MODELS['gated_mixture'], loss__per_expert=0.1)
-  full, half = Training(stage), Training(stage, dtype=jnp.bfloat16)
+@pytest.mark.parametrize(
+  ('case', 'term'), [('gated_mixture', 'per_expert'), ('gated_stages', 'side_outputs')]
+)
+def test_bfloat16_keeps_float32_parameters_and_stays_near(case, term):
+  spec, split = toys.data_of(case)
+  config = toys.config(toys.MODELS[case], **{f'loss__{term}': 0.1})
+  stage, examples = build.stage(config, spec), split(24)
+  rows = np.arange(24).reshape(-1, BATCH)
+  batches = [assemble(examples, part) for part in rows]
+  full, half = (
+    Training(stage, dtype, batches=batches) for dtype in (jnp.float32, jnp.bfloat16)
+  )
   (exact, want), (rough, got) = full.run(), half.run()
   for leaf in jax.tree.leaves(rough):
     assert leaf.dtype != jnp.bfloat16

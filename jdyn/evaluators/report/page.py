@@ -56,6 +56,7 @@ pre { max-height: 30rem; overflow: auto }
 
 _KINDS = {
   'stage': 'expert alone',
+  'warm_up': 'stage before the main one',
   'path': 'as a path of the main model',
   'uniform': 'plain average of the experts',
   'oracle': 'bound: the cheapest path that is right',
@@ -175,11 +176,12 @@ class _Page:
 
   def _result_table(self, split: str) -> str:
     task = self._run.task
-    # The score that counts comes first. The loss of a regression is its error.
+    # The score that counts comes first. The loss of a regression is its error, and
+    # where no logits are kept none is known.
     more = set(self._main.scores[split]['model']) - set(task.score_names)
     names = [*task.score_names, *sorted(more - set(calibration.SHOWN))]
     names.sort(key=lambda name: name != task.main_score)
-    if isinstance(task, Regression):
+    if isinstance(task, Regression) or not task.keeps_logits:
       names.remove('loss')
     shares = scores.proportions(task, self._main.predictions[split].label)
     rows = []
@@ -385,7 +387,7 @@ class _Page:
       figures.append(
         self._figure(
           'Intersection over union by class on the test split',
-          plots.label_bars(names, scores.class_iou(predictions)),
+          plots.label_bars(names, scores.class_iou(predictions), 'IoU'),
           'Lines show the range over seeds.' if self._several else 'One seed.',
           size=plots.bars_size(len(names)),
         )
@@ -404,7 +406,7 @@ class _Page:
       named = [f'{name} ({n:.0f})' for name, n in zip(names, counts, strict=True)]
       figure = self._figure(
         'F1 by label on the test split',
-        plots.label_bars(named, scores.label_f1(predictions, task)),
+        plots.label_bars(named, scores.label_f1(predictions, task), 'F1'),
         'In brackets the number of examples with the label'
         + ('; lines show the range over seeds.' if self._several else '; one seed.'),
         size=plots.bars_size(len(names)),

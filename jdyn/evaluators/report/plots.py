@@ -174,7 +174,7 @@ def bars_size(num_bars: int) -> tuple[float, float]:
   return 4.6, min(max(2.2, 0.9 + 0.2 * num_bars), 14.0)
 
 
-def label_bars(names: Sequence[str], scores: np.ndarray) -> Painter:
+def label_bars(names: Sequence[str], scores: np.ndarray, what: str) -> Painter:
   """Scores `[S, C]` by label in percent, with their range over seeds."""
 
   def paint(axes: Axes) -> None:
@@ -190,7 +190,7 @@ def label_bars(names: Sequence[str], scores: np.ndarray) -> Painter:
       error_kw={'ecolor': _INK, 'elinewidth': 1},
     )
     axes.grid(visible=False, axis='y')
-    axes.set(xlabel='F1 (%)', xlim=(0, 100))
+    axes.set(xlabel=f'{what} (%)', xlim=(0, 100))
     axes.margins(y=0.02)
     axes.set_yticks(np.arange(len(names)), names)
     axes.invert_yaxis()

@@ -52,8 +52,9 @@ class Row:
 
   Attributes:
     name: path or stage.
-    kind: `stage` (an expert as trained by its own stage), `path` (an expert as it is
-      inside the main model), `uniform` (their average), `oracle` or `model`.
+    kind: `stage` (an expert as trained by its own stage), `warm_up` (what the main
+      stage started from), `path` (an expert as it is inside the main model), `uniform`
+      (their average), `oracle` or `model`.
     scores: by name, one number per seed.
     macs: per example, one number per seed; None where it was not counted alone.
     parameters: number of trainable values; None where they were not counted alone.
@@ -118,7 +119,7 @@ def result_rows(run: Run, split: str) -> list[Row]:
   scores = main.scores[split]
   along = macs_by_path(main.predictions[split], main.path_macs)
   experts = [stage for stage in run.stages.values() if stage is not main]
-  rows = [_stage_row(stage, 'stage', split) for stage in experts]
+  rows = [_stage_row(stage, _kind(stage, run), split) for stage in experts]
   alone = {row.name: row for row in rows}
   for path, of_path in scores['paths'].items():
     # A frozen expert is the same model inside and outside of the main one.
@@ -132,6 +133,12 @@ def result_rows(run: Run, split: str) -> list[Row]:
     rows.append(_oracle_row(main, split, run.task))
   rows.append(_stage_row(main, 'model', split))
   return rows
+
+
+def _kind(stage: Stage, run: Run) -> str:
+  """Whether a stage trained an expert, or what the main one started from."""
+  first = run.config.get('warm_up', {})
+  return 'warm_up' if stage.name.split('.')[0] in first else 'stage'
 
 
 def _stage_row(stage: Stage, kind: str, split: str) -> Row:
