@@ -97,6 +97,8 @@ def test_the_stream_is_what_one_would_assemble_by_hand(name):
   calls = CALLS if name != 'collate' else [(step, 1) for step in range(5)]
   seeds = SEEDS if name != 'collate' else SEEDS[:1]
   streamed = list(stream(split, seeds, BATCH, calls))
+  # What is decoded example by example is left to the program, which reads less then.
+  split = dataclasses.replace(split, decode=None)
   assert len(streamed) == len(calls)
   for record, (start, steps) in zip(streamed, calls, strict=True):
     want = []
