@@ -1,0 +1,1 @@
+"""What can go wrong, tried on purpose: `python -m tests.faults --help`."""
