@@ -10,7 +10,6 @@ seeds, and multiply-accumulates per example that must be executed.
 
 import argparse
 import importlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.rows import row, write_rows
 from jdyn import build
+from jdyn.evaluators.run_files import read_json
 from jdyn.metrics.interval import summarize
 from jdyn.training import cli
 from jdyn.training.loop import train
@@ -64,7 +64,7 @@ def run(name: str, root: Path, budget: float, seeds: list[int], workdir: Path) -
 def results(workdirs: list[Path], stage: str) -> dict:
   """Scores of a stage over all seeds."""
   files = [workdir / 'stages' / stage / 'result.json' for workdir in workdirs]
-  found = [json.loads(file.read_text()) for file in files]
+  found = [read_json(file) for file in files]
   test = [one['splits']['test'] for one in found]
   return {
     'n': test[0]['n'],

@@ -127,7 +127,7 @@ class Ours:
       variables = jax.tree.map(lambda x: x[None], variables)
       evaluate(variables, {}, {})  # Compiles.
       start = time.perf_counter()
-      _, found = evaluate(variables, {}, {})
+      *_, found = evaluate(variables, {}, {})
       self.lookup_seconds += time.perf_counter() - start
       logits[logits_key(path)] = np.moveaxis(found, 0, 1)
     inputs = {**train.inputs, **logits}
@@ -142,9 +142,10 @@ class Ours:
     start = time.perf_counter()
     if feed == 'file':
       calls = self._feeds[feed].calls(calls)
-    data = self._data if feed == 'file' else ()
+    data, done = self._data if feed == 'file' else (), 0
     for xs in calls:
-      state, _ = programs.call(state, data, xs)
+      state, _ = programs.call(state, data, done, xs)
+      done += jax.tree.leaves(xs)[0].shape[1]
     jax.block_until_ready(state)
     seconds = time.perf_counter() - start
     return {'seconds': seconds, 'examples': steps * self._batch_size}

@@ -441,7 +441,12 @@ def get_config():
   # Steps written out in the compiled loop. XLA on CPU runs convolutions several times
   # slower inside a loop; with steps_per_call <= unroll there is none.
   config.unroll = 1
+  # What becomes of a training step whose numbers are not finite: 'stop' ends the run
+  # and names what is at fault; 'skip' leaves the step out; 'rollback' goes back to the
+  # last checkpoint once, which mends what the machine did wrong.
+  config.nonfinite = 'stop'
   config.checkpoint_seconds = 30.0  # Between checkpoints; 0 saves after every call.
+  config.checkpoint_async = True  # Training goes on while a checkpoint is written.
   return config
 
 

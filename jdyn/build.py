@@ -1,7 +1,8 @@
 """From a config to objects; the only reader of ConfigDict.
 
 Everything above gets plain values, everything below never sees a config. All that
-can be wrong with a config is found here, before anything is compiled.
+can be wrong with a config by itself is found here, before anything is compiled: what a
+key may hold by `config_schema`, and what fits what by building and tracing the model.
 """
 
 import dataclasses
@@ -12,10 +13,23 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from jdyn import cost
+from jdyn.config_rules import (
+  check_experts,
+  check_names,
+  check_optimizer,
+  check_temperature,
+)
+from jdyn.config_schema import (
+  ConfigError,
+  check_options,
+  check_run,
+  check_stage,
+)
 from jdyn.data.dataset import DataSpec, Source
 from jdyn.data.sources import SOURCES
 from jdyn.encoders import ENCODERS
@@ -23,6 +37,7 @@ from jdyn.fusions import FUSIONS
 from jdyn.gates import GATES
 from jdyn.losses import LOSSES
 from jdyn.losses.term import LossTerm
+from jdyn.misfit import MISFITS, in_a_line, naming
 from jdyn.models import MODELS
 from jdyn.models.exits import Exits
 from jdyn.models.gated_mixture import expert_input
@@ -36,14 +51,11 @@ from jdyn.typing import Modalities, Outputs
 MAIN = 'main'
 """Name of the stage that the config's own keys describe."""
 
-_GATE_MODES = ('soft', 'straight_through', 'gumbel', 'gumbel_straight_through')
-_FREEZE = ('eval', 'none', 'compat')
+RNGS = ('dropout', 'gate', 'probe')
+"""What is random in training, by the name of its keys."""
+
 _HPARAMS = {'gate_temperature': 1.0, 'gate_hard': True, 'evidential_annealing': 1.0}
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-
-
-class ConfigError(ValueError):
-  """A config that cannot run; the message names the key and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +161,9 @@ class Run:
   host_threads: int
   steps_per_call: int
   unroll: int
+  nonfinite: str
   checkpoint_seconds: float
+  checkpoint_async: bool
 
 
 def run(config: ConfigDict) -> Run:
@@ -158,11 +172,7 @@ def run(config: ConfigDict) -> Run:
   Raises:
     ConfigError: naming the key, if one is out of range.
   """
-  for key in ('num_seeds', 'steps_per_call', 'unroll', 'host_threads'):
-    if config[key] < 1:
-      raise ConfigError(f'{key}={config[key]} must be at least 1.')
-  if not 0 <= config.seed < 2**31:
-    raise ConfigError(f'seed={config.seed} must lie in [0, 2**31).')
+  check_run(config.to_dict())
   return Run(
     root=config.data.root,
     seeds=tuple(range(config.seed, config.seed + config.num_seeds)),
@@ -172,15 +182,20 @@ def run(config: ConfigDict) -> Run:
     host_threads=config.host_threads,
     steps_per_call=config.steps_per_call,
     unroll=config.unroll,
+    nonfinite=config.nonfinite,
     checkpoint_seconds=config.checkpoint_seconds,
+    checkpoint_async=config.checkpoint_async,
   )
 
 
 def source(config: ConfigDict) -> Source:
-  """The reader of the config's dataset."""
-  entry = config.data.to_dict()
-  entry.pop('root')
-  return _make('dataset', SOURCES, entry)
+  """The reader of the config's dataset.
+
+  Raises:
+    ConfigError: naming the key.
+  """
+  entry = {key: config.data[key] for key in config.data if key != 'root'}
+  return _make('data', 'dataset', SOURCES, entry)
 
 
 def encoder(config: ConfigDict, modality: str) -> nn.Module:
@@ -191,7 +206,8 @@ def encoder(config: ConfigDict, modality: str) -> nn.Module:
   """
   model = config.model.to_dict()
   entries = model.get('network', model).get('encoders', {})
-  return _make('encoder', ENCODERS, _lookup('encoder of', entries, modality))
+  entry = _lookup('encoder of', entries, modality)
+  return _make(f'model.encoders.{modality}', 'encoder', ENCODERS, entry)
 
 
 def stage(config: ConfigDict, spec: DataSpec, axis_name: str | None = None) -> Stage:
@@ -283,20 +299,33 @@ def _lookup(kind: str, table: Mapping[str, Any], name: str) -> Any:
   return table[name]
 
 
-def _make(kind: str, table: Mapping[str, Any], entry: Mapping[str, Any], **fixed):
-  """Builds `table[entry['name']]` with the entry's other items as fields."""
-  cls = _lookup(kind, table, entry.get('name', ''))
-  options = {key: _plain(value) for key, value in entry.items() if key != 'name'}
-  options |= fixed
-  fields = {f.name for f in dataclasses.fields(cls)} - {'parent', 'name'}
-  if unknown := sorted(set(options) - fields):
+def _make(
+  key: str, kind: str, table: Mapping[str, Any], entry: Mapping[str, Any], **fixed
+) -> Any:
+  """Builds `table[entry['name']]` with the entry's other items as fields.
+
+  Args:
+    key: of the entry, for messages.
+    kind: of what is in the table, in a word.
+    table: classes by name.
+    entry: of a config.
+    **fixed: fields that are set here, whatever the entry says.
+
+  Raises:
+    ConfigError: naming the key.
+  """
+  cls = check_options(key, kind, table, entry, given=tuple(fixed))
+  fields = {field.name for field in dataclasses.fields(cls)}
+  if lacking := sorted(set(fixed) - fields):
     raise ConfigError(
-      f'{kind} {entry["name"]!r} has no option {unknown}; it has {sorted(fields)}.'
+      f'{key}.name: {kind} {entry["name"]!r} has no {lacking[0]!r}, which would be set '
+      f'here; take another {kind}.'
     )
+  options = {name: _plain(value) for name, value in entry.items() if name != 'name'}
   try:
-    return cls(**options)
+    return cls(**options | fixed)
   except (TypeError, ValueError) as error:
-    raise ConfigError(f'{kind} {entry["name"]!r}: {error}.') from error
+    raise ConfigError(f'{key}: {kind} {entry["name"]!r}: {error}') from error
 
 
 def _plain(value: Any) -> Any:
@@ -311,9 +340,7 @@ class _Builder:
     self._spec, self._axis_name, self._dtype = spec, axis_name, dtype
     self._shapes: dict[str, Any] = {}
     self._traces: dict[str, tuple] = {}
-    self._task = _make(
-      'task', TASKS, {'name': spec.task, 'num_outputs': spec.num_outputs}
-    )
+    self._task = _lookup('task', TASKS, spec.task)(num_outputs=spec.num_outputs)
     # Training may weigh classes, scores do not.
     self._weighted = self._task
     if spec.class_weights:
@@ -321,6 +348,7 @@ class _Builder:
 
   def stage(self, config: ConfigDict, name: str) -> Stage:
     """The stage of `config` and those of its experts."""
+    check_stage(name, config.to_dict(), main=name == MAIN)
     experts, warm_up = (
       {
         key: self.stage(group[key], key if name == MAIN else f'{name}.{key}')
@@ -328,27 +356,14 @@ class _Builder:
       }
       for group in (config.experts, config.warm_up)
     )
-    if MAIN in (*experts, *warm_up):
-      raise ConfigError(f'{MAIN}: this name is the main stage; choose another.')
-    if len(warm_up) > 1 or set(warm_up) & set(experts):
-      raise ConfigError(
-        f'{name}: warm_up {sorted(warm_up)} must be one stage at most, with a name '
-        f'that no expert has ({sorted(experts)}).'
-      )
-    gate = config.gate
-    _one_of(f'{name}: gate.mode', gate.mode, _GATE_MODES)
-    _one_of(f'{name}: gate.evaluate', gate.evaluate, ('hard', 'as_trained'))
-    _one_of(f'{name}: freeze', config.freeze, _FREEZE)
-    if not 0 <= config.holdout < 1:
-      raise ConfigError(f'{name}: holdout={config.holdout} must lie in [0, 1).')
-    for key in ('batch_size', 'epochs'):
-      if config[key] < 1:
-        raise ConfigError(f'{name}: {key}={config[key]} must be at least 1.')
-    _check_temperature(name, gate.temperature)
+    check_names(name, MAIN, experts, warm_up)
+    check_temperature(name, config.gate.temperature)
+    check_optimizer(name, config.optimizer)
 
-    noise = gate.mode.startswith('gumbel')
+    noise = config.gate.mode.startswith('gumbel')
+    key, entry = f'{name}: model', config.model.to_dict()
     models = {path: expert.model for path, expert in experts.items()}
-    model = self._model(config.model.to_dict(), models, noise)
+    model = self._model(key, entry, models, noise)
     self._check_inputs(name, input_names(model))
     paths = tuple(getattr(model, 'paths', ()))
     used = getattr(model, 'experts', {})
@@ -357,26 +372,28 @@ class _Builder:
         f'{name}: experts {sorted(experts)} would be trained, but the model uses '
         f'{sorted(used)}; remove the stages, or model.experts.'
       )
+    check_experts(name, config, used, experts)
     frozen = bool(experts) and config.freeze == 'eval'
     trained, cached = model, []
     if frozen:
       lookups = {
         path: Precomputed(path, input_names(expert)) for path, expert in models.items()
       }
-      trained = self._model(config.model.to_dict(), lookups, noise)
+      trained = self._model(key, entry, lookups, noise)
       cached = [logits_key(path) for path in experts]
       read = getattr(model, 'gate_inputs', ())
       behind = 'hidden' in getattr(getattr(model, 'fusion', None), 'context', ())
       cached += [key for key in map(hidden_key, experts) if behind or key in read]
 
-    traced = self._traced(name, config.model, noise, model, paths, experts)
+    rows = min(config.batch_size, 2)  # Where one is too few, training refuses it.
+    traced = self._traced(name, entry, noise, model, paths, experts, rows)
     variables, inputs, costs, outputs = traced
     pretrained = _places(name, config.pretrained.to_dict(), model)
     self._check_start(name, pretrained, variables, warm_up)
     views = sorted(outputs.unimodal)
     prices = self._path_prices(name, config.loss, model, costs.paths, variables, inputs)
     terms = self._terms(name, config.loss, prices, views)
-    self._check_terms(name, outputs, terms, getattr(model, 'side_scales', ()))
+    self._check_terms(name, outputs, terms, rows)
     self._check_missing(name, config.missing_rate, model, frozen)
     learns = getattr(getattr(model, 'fusion', None), 'weights_learn', True)
     if config.loss.rank and not learns:
@@ -387,7 +404,7 @@ class _Builder:
     scale = 0.0 if config.freeze == 'compat' else config.optimizer.expert_scale
     fixed = ('network',) if getattr(model, 'freeze', 'none') != 'none' else ()
     select = config.select or self._task.main_score
-    return Stage(
+    stage = Stage(
       name=name,
       model=model,
       trained=trained,
@@ -400,7 +417,12 @@ class _Builder:
       costs=costs,
       make_optimizer=lambda steps: make_optimizer(
         config.optimizer.name,
-        _schedule(config.optimizer.learning_rate, config.epochs, steps),
+        _schedule(
+          f'{name}: optimizer.learning_rate',
+          config.optimizer.learning_rate,
+          config.epochs,
+          steps,
+        ),
         weight_decay=config.optimizer.weight_decay,
         momentum=_momentum(config, steps),
         nesterov=config.optimizer.nesterov,
@@ -408,147 +430,191 @@ class _Builder:
         expert_scale=scale,
         fixed=fixed,
       ),
-      make_schedules=lambda steps: _schedules(config, steps),
-      soft_evaluation=gate.evaluate == 'as_trained',
+      make_schedules=lambda steps: _schedules(name, config, steps),
+      soft_evaluation=config.gate.evaluate == 'as_trained',
       batch_size=config.batch_size,
       epochs=config.epochs,
       patience=config.patience,
       select=select,
-      maximize=select != 'objective' and self._task.higher_is_better(select),
+      maximize=self._maximizes(name, select),
       frozen=frozen,
       holdout=config.holdout,
       dtype=self._dtype,
       missing_rate=config.missing_rate,
     )
+    # What these refuse is known now, and not when the experts are trained.
+    stage.make_optimizer(1)
+    schedules = stage.make_schedules(1)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    jax.eval_shape(lambda step: {k: f(step) for k, f in schedules.items()}, step)
+    return stage
 
-  def _model(self, entry, experts: Mapping[str, nn.Module], noise: bool) -> nn.Module:
+  def _maximizes(self, name: str, select: str) -> bool:
+    """Whether the best epoch is that with the greatest score."""
+    if select == 'objective':
+      return False
+    try:
+      return self._task.higher_is_better(select)
+    except ValueError as error:
+      raise ConfigError(f'{name}: select={select!r}: {error}') from error
+
+  def _model(
+    self, key: str, entry, experts: Mapping[str, nn.Module], noise: bool
+  ) -> nn.Module:
     """A model; where the entry names no experts of its own, the stage's are used."""
+    check_options(key, 'model', MODELS, entry)
     size = self._spec.num_outputs
     fields: dict[str, Any] = {}
-    for key, value in entry.items():
-      if key == 'encoder':
-        fields[key] = self._module('encoder', ENCODERS, value)
-      elif key == 'head':
-        fields[key] = self._module('head', ENCODERS, value, features=size)
-      elif key == 'encoders':
-        fields[key] = {
-          name: self._module('encoder', ENCODERS, value[name]) for name in value
+    for part, value in entry.items():
+      at = f'{key}.{part}'
+      if part == 'encoder':
+        fields[part] = self._module(at, 'encoder', ENCODERS, value)
+      elif part == 'head':
+        fields[part] = self._module(at, 'head', ENCODERS, value, features=size)
+      elif part == 'encoders':
+        fields[part] = {
+          name: self._module(f'{at}.{name}', 'encoder', ENCODERS, value[name])
+          for name in value
         }
-      elif key == 'fusion' and isinstance(value, Mapping):
-        fields[key] = self._fusion(value)
-      elif key == 'network':
-        fields[key] = self._model(value, {}, noise)
-      elif key == 'experts':
-        own = {name: self._model(value[name], {}, noise) for name in value}
-        fields[key] = own or dict(experts)
-      elif key != 'gate':
-        fields[key] = value
+      elif part == 'fusion' and isinstance(value, Mapping):
+        fields[part] = self._fusion(at, value)
+      elif part == 'network':
+        fields[part] = self._network(at, value, noise)
+      elif part == 'experts':
+        own = {n: self._model(f'{at}.{n}', value[n], {}, noise) for n in value}
+        fields[part] = own or dict(experts)
+    found = fields.get('experts')
+    if found == {}:
+      raise ConfigError(
+        f'{key}.experts is empty, and the stage has none either; add config.experts, '
+        'stages that are trained first, or models here.'
+      )
     if 'gate' in entry:
-      fields['gate'] = self._gates(entry, fields, noise)
-    paths, found = fields.get('paths'), fields.get('experts', {})
+      fields['gate'] = self._gates(key, entry, fields, noise)
+    paths = entry.get('paths')
     if paths is not None and sorted(paths) != sorted(found):
       raise ConfigError(
-        f'model.paths={tuple(paths)} must name the experts {sorted(found)}.'
+        f'{key}.paths={tuple(paths)} must name the experts {sorted(found)}.'
       )
-    if 'gate_inputs' in fields:
+    if 'gate_inputs' in entry:
       fields['confidence'] = self._task.confidence
-      self._check_gate(fields['gate_inputs'], found)
-    return self._module('model', MODELS, fields)
+      self._check_gate(f'{key}.gate_inputs', entry['gate_inputs'], found)
+    return self._module(key, 'model', MODELS, entry, **fields)
 
-  def _check_gate(self, names, experts: Mapping[str, nn.Module]) -> None:
+  def _network(self, key: str, entry, noise: bool) -> nn.Module:
+    """A model of two streams, whose exits another chooses among."""
+    network = self._model(key, entry, {}, noise)
+    if not hasattr(network, 'side_stream') or len(network.encoders) != 2:
+      raise ConfigError(
+        f'{key}: {entry["name"]!r} with these encoders has no second stream that could '
+        "end early; take model 'esanet' with two."
+      )
+    return network
+
+  def _check_gate(self, key: str, names, experts: Mapping[str, nn.Module]) -> None:
     """That what the gate would read of experts is there."""
+    if not names:
+      raise ConfigError(f'{key} is empty; give modalities, or logits/EXPERT.')
     for name in names:
       if not (of_expert := expert_input(name)):
         continue
       kind, path = of_expert
       if path not in experts:
         raise ConfigError(
-          f'model.gate_inputs: {name!r} is of no expert; they are {sorted(experts)}.'
+          f'{key}: {name!r} is of no expert; they are {sorted(experts)}.'
         )
       expert = experts[path]
       # A cached expert has what its model has, which was checked before.
       headless = not (hasattr(expert, 'head') or isinstance(expert, Precomputed))
       if kind == 'hidden' and headless:
         raise ConfigError(
-          f'model.gate_inputs: expert {path!r} has no hidden state of its own; read '
+          f'{key}: expert {path!r} has no hidden state of its own; read '
           f"'logits/{path}' or 'confidence/{path}'."
         )
       if kind == 'confidence' and self._spec.task == 'regression':
         raise ConfigError(
-          f'model.gate_inputs: a regression has no {name!r}; read '
+          f'{key}: a regression has no {name!r}; read '
           f"'hidden/{path}' or 'logits/{path}'."
         )
 
-  def _gates(self, entry, fields, noise: bool) -> nn.Module | tuple[nn.Module, ...]:
+  def _gates(
+    self, key: str, entry, fields, noise: bool
+  ) -> nn.Module | tuple[nn.Module, ...]:
     """The gate of a model, or its gates, with an output for each choice."""
-    if 'paths' in fields:
-      return self._gate(entry['gate'], len(fields['paths']), noise)
+    key = f'{key}.gate'
+    if 'paths' in entry:
+      return self._gate(key, entry['gate'], len(entry['paths']), noise)
     stages = fields['network'].stages
-    if _lookup('model', MODELS, entry.get('name', '')) is LocallyGatedStages:
-      return tuple(self._gate(entry['gate'], 2, noise) for _ in range(stages))
+    if MODELS[entry['name']] is LocallyGatedStages:
+      return tuple(self._gate(key, entry['gate'], 2, noise) for _ in range(stages))
     # There is an exit behind each stage, and one before the first.
-    return self._gate(entry['gate'], stages + 1, noise)
+    return self._gate(key, entry['gate'], stages + 1, noise)
 
-  def _gate(self, entry, size: int, noise: bool) -> nn.Module:
+  def _gate(self, key: str, entry, size: int, noise: bool) -> nn.Module:
+    check_options(key, 'gate', GATES, entry)
     parts = {part: dict(entry[part]) for part in ('encoder', 'head')}
-    head = _lookup('head', ENCODERS, parts['head'].get('name', ''))
+    head = check_options(f'{key}.head', 'head', ENCODERS, parts['head'], ['features'])
     # The head decides; one without a layer of its own leaves that to the encoder.
     own = 'features' in {field.name for field in dataclasses.fields(head)}
     parts['head' if own else 'encoder']['features'] = size
-    modules = {part: self._module(part, ENCODERS, parts[part]) for part in parts}
-    return self._module('gate', GATES, {'name': entry['name']}, noise=noise, **modules)
+    modules = {
+      part: self._module(f'{key}.{part}', part, ENCODERS, parts[part]) for part in parts
+    }
+    return self._module(key, 'gate', GATES, entry, noise=noise, **modules)
 
-  def _fusion(self, entry) -> nn.Module:
+  def _fusion(self, key: str, entry) -> nn.Module:
     """A fusion, after the one inside it."""
-    inner = {'fusion': self._fusion(entry['fusion'])} if 'fusion' in entry else {}
-    fusion = self._module('fusion', FUSIONS, entry, **inner)
+    check_options(key, 'fusion', FUSIONS, entry)
+    inner = {}
+    if 'fusion' in entry:
+      inner['fusion'] = self._fusion(f'{key}.fusion', entry['fusion'])
+    fusion = self._module(key, 'fusion', FUSIONS, entry, **inner)
     tasks = getattr(fusion, 'tasks', (self._spec.task,))
     if self._spec.task not in tasks:
       raise ConfigError(
-        f'fusion {entry["name"]!r} is of {" or ".join(tasks)} logits; dataset '
-        f'{self._spec.name!r} is {self._spec.task}.'
+        f'{key}: fusion {entry["name"]!r} is of {" or ".join(tasks)} logits; dataset '
+        f'{self._spec.name!r} is {self._spec.task}. Take another fusion.'
       )
     return fusion
 
-  def _module(self, kind: str, table, entry, **fixed) -> nn.Module:
-    cls = _lookup(kind, table, entry.get('name', ''))
+  def _module(self, key: str, kind: str, table, entry, **fixed) -> nn.Module:
+    cls = check_options(key, kind, table, entry, given=tuple(fixed))
     known = {'axis_name': self._axis_name, 'num_outputs': self._spec.num_outputs}
     fields = {f.name for f in dataclasses.fields(cls)}
     fixed |= {name: known[name] for name in known.keys() & fields}
-    return _make(kind, table, entry, **fixed)
+    return _make(key, kind, table, entry, **fixed)
 
   def _check_inputs(self, name: str, names: tuple[str, ...]) -> None:
     if unknown := sorted(set(names) - set(self._spec.modalities)):
       raise ConfigError(
         f'{name}: the model reads {unknown}, but dataset {self._spec.name!r} has '
-        f'the modalities {sorted(self._spec.modalities)}.'
+        f'the modalities {sorted(self._spec.modalities)}; name these alone (modality, '
+        'modalities, encoders or gate_inputs of the model).'
       )
 
-  def _traced(self, name, entry, noise, model, paths, experts) -> tuple:
-    """Variables and an example, and costs and outputs of it.
+  def _traced(self, name, entry, noise, model, paths, experts, rows) -> tuple:
+    """Variables and an example, costs, and the outputs of training on some rows.
 
     Tracing a deep network takes seconds, and stages that go on from one another have
     the same one: each is traced once.
     """
-    key = json.dumps([name if experts else '', noise, entry.to_dict()], sort_keys=True)
+    key = json.dumps([name if experts else '', noise, rows, entry], sort_keys=True)
     if key not in self._traces:
-      run, variables, inputs = self._abstract(name, model)
-      whole = jax.jit(run('__call__'))  # Traced once for all who ask.
-      costs = self._costs(whole, run, variables, inputs, paths)
-      outputs = jax.eval_shape(whole, variables, inputs)
+      with naming(name, entry, rows):
+        run, variables, inputs = self._abstract(model)
+        whole = jax.jit(run('__call__'))  # Traced once for all who ask.
+        costs = self._costs(whole, run, variables, inputs, paths)
+        outputs = self._trained_outputs(model, variables, rows)
       self._traces[key] = variables, inputs, costs, outputs
     return self._traces[key]
 
-  def _abstract(self, name: str, model: nn.Module) -> tuple[Callable, Any, Modalities]:
+  def _abstract(self, model: nn.Module) -> tuple[Callable, Any, Modalities]:
     """What runs a method of the model on one example, its variables, the example."""
     inputs = example_inputs(self._spec)
     options = {'train': False, 'hparams': _HPARAMS}
-    try:
-      variables = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), inputs, **options)
-      )
-    except ValueError as error:
-      raise ConfigError(f'{name}: {error}') from error
+    variables = jax.eval_shape(
+      lambda inputs: model.init(jax.random.key(0), inputs, **options), inputs
+    )
 
     def run(method, *args):
       return lambda variables, inputs: model.apply(
@@ -556,6 +622,25 @@ class _Builder:
       )
 
     return run, variables, inputs
+
+  def _trained_outputs(self, model: nn.Module, variables, rows: int) -> Outputs:
+    """Shapes of what training computes of some rows; it sees the data axis."""
+    inputs = jax.tree.map(lambda x: _repeat(x, rows), example_inputs(self._spec))
+
+    def run(variables, inputs):
+      keys = {name: jax.random.key(0) for name in RNGS}
+      mutable = [name for name in variables if name != 'params']
+      outputs, _ = model.apply(
+        variables, inputs, train=True, hparams=_HPARAMS, rngs=keys, mutable=mutable
+      )
+      return outputs
+
+    if self._axis_name is None:
+      return jax.eval_shape(run, variables, inputs)
+    stacked = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), inputs)
+    run = jax.vmap(run, in_axes=(None, 0), axis_name=self._axis_name)
+    outputs = jax.eval_shape(run, variables, stacked)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), outputs)
 
   def _costs(self, whole, run, variables, inputs, paths: tuple[str, ...]) -> Costs:
     follow = {path: run('follow', path) for path in paths}
@@ -569,20 +654,12 @@ class _Builder:
 
   def _terms(self, name, loss, prices, views) -> Mapping[str, LossTerm]:
     terms, factors = {}, loss.expert_weights.to_dict()
-    target = loss.confidence_target
     for term in loss.schedules:
-      _lookup('term in loss.schedules:', LOSSES, term)
-    _one_of(f'{name}: loss.confidence_target', target, ('detached', 'compat'))
-    _one_of(
-      f'{name}: loss.confidence_error', loss.confidence_error, ('squared', 'absolute')
-    )
-    _one_of(f'{name}: loss.rank_margin', loss.rank_margin, ('paper', 'repo', 'none'))
-    _one_of(f'{name}: loss.rank_history', loss.rank_history, ('mean', 'sum'))
-    _one_of(f'{name}: loss.rank_update', loss.rank_update, ('before', 'after'))
-    if loss.annealing_epochs <= 0:
-      raise ConfigError(
-        f'{name}: loss.annealing_epochs={loss.annealing_epochs} must be greater than 0.'
-      )
+      if not loss[term]:
+        raise ConfigError(
+          f'{name}: loss.schedules.{term} varies the weight loss.{term}=0; set that, '
+          'or leave the schedule out.'
+        )
     if loss.supervised:
       terms['supervised'] = LOSSES['supervised'](self._weighted)
     if loss.per_expert:
@@ -593,7 +670,7 @@ class _Builder:
       terms['confidence'] = LOSSES['confidence'](
         self._task,
         factors,
-        detach=target == 'detached',
+        detach=loss.confidence_target == 'detached',
         error=loss.confidence_error,
       )
     if loss.rank:
@@ -620,7 +697,7 @@ class _Builder:
       terms['budget'] = LOSSES['budget'](tuple(prices), costs, loss.budget_free)
     if loss.balance:
       terms['balance'] = LOSSES['balance'](tuple(prices))
-    if not terms:
+    if not any(loss[term] for term in LOSSES):
       raise ConfigError(f'{name}: every weight in loss is 0; nothing would be trained.')
     return terms
 
@@ -628,10 +705,10 @@ class _Builder:
     self, name, loss, model, macs, variables, inputs
   ) -> dict[str, float]:
     """What the budget term charges by path."""
-    _one_of(f'{name}: loss.budget_unit', loss.budget_unit, ('macs', 'original'))
-    if loss.budget_free < 0:
+    if not macs and (loss.budget_unit != 'macs' or loss.budget_free):
       raise ConfigError(
-        f'{name}: loss.budget_free={loss.budget_free} must not be negative.'
+        f'{name}: loss.budget_unit={loss.budget_unit!r} and loss.budget_free='
+        f"{loss.budget_free} are of a gated model; set 'macs' and 0."
       )
     if loss.budget_unit == 'macs':
       return {path: value / max(macs.values()) for path, value in macs.items()}
@@ -684,69 +761,81 @@ class _Builder:
       )
 
   def _check_terms(
-    self,
-    name: str,
-    outputs: Outputs,
-    terms: Mapping[str, LossTerm],
-    side_scales: Sequence[int],
+    self, name: str, outputs: Outputs, terms: Mapping[str, LossTerm], rows: int
   ) -> None:
-    """That the outputs of one example, and the task, have what every term reads."""
+    """That the outputs of some rows, and the task, have what every term reads."""
     batch = {
-      'label': example_label(self._spec),
-      'mask': jnp.ones(1),
-      'index': jnp.arange(1),
+      'label': _repeat(example_label(self._spec), rows),
+      'mask': np.ones(rows, np.float32),
+      'index': np.arange(rows, dtype=np.int32),
     }
 
-    def run(outputs):
-      # They are there in training alone.
-      sides = {f'down_{k}': outputs.logits[:, ::k, ::k] for k in side_scales}
-      outputs = dataclasses.replace(outputs, aux={**outputs.aux, **sides})
+    def run(outputs, batch):
       for term in terms.values():
-        term.apply(outputs, batch, _HPARAMS, term.init(1), None)
+        term.apply(outputs, batch, _HPARAMS, term.init(rows), None)
 
     try:
-      jax.eval_shape(run, outputs)
-    except ValueError as error:
-      raise ConfigError(f'{name}: {error}') from error
+      jax.eval_shape(run, outputs, batch)
+    except MISFITS as error:
+      raise ConfigError(f'{name}: {in_a_line(error)}') from error
+
+
+def _repeat(x: np.ndarray, rows: int) -> np.ndarray:
+  return np.broadcast_to(x, (rows, *x.shape[1:]))
 
 
 def example_inputs(spec: DataSpec) -> Mapping[str, Any]:
   """A batch of one example, all zeros, with the shapes of `spec`."""
   inputs = {}
   for name, modality in spec.modalities.items():
-    array = jnp.zeros((1, *modality.shape), jnp.float32)
+    array = np.zeros((1, *modality.shape), np.float32)
     if modality.sequence:
-      length = jnp.full((1,), modality.shape[0], jnp.int32)
+      length = np.full((1,), modality.shape[0], np.int32)
       inputs[name] = {'steps': array, 'length': length}
     else:
       inputs[name] = array
   return inputs
 
 
-def example_label(spec: DataSpec) -> jax.Array:
+def example_label(spec: DataSpec) -> np.ndarray:
   """The label of one example, all zeros, with shape and type of `spec`."""
   if spec.task == 'segmentation':
     height, width = next(iter(spec.modalities.values())).shape[:2]
-    return jnp.zeros((1, height, width), jnp.uint8)
+    return np.zeros((1, height, width), np.uint8)
   shape = (1, spec.num_outputs) if spec.task == 'multilabel' else (1,)
-  return jnp.zeros(shape, jnp.int32 if spec.task == 'multiclass' else jnp.float32)
+  return np.zeros(shape, np.int32 if spec.task == 'multiclass' else np.float32)
 
 
-def _schedule(entry: ConfigDict, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+def _steps(epochs: float, steps_per_epoch: int) -> int:
+  """The same time in steps, which are counted in 32 bits."""
+  return min(round(epochs * steps_per_epoch), 2**31 - 1)
+
+
+def _schedule(
+  key: str, entry: ConfigDict, epochs: int, steps_per_epoch: int
+) -> optax.Schedule:
   if entry.name == 'one_cycle':
     top, whole = entry.init_value, round(entry.epochs or epochs)
     if entry.warmup:
       raise ConfigError(
-        f'warmup={entry.warmup}: a one_cycle schedule warms up by itself; set it to 0.'
+        f'{key}.warmup={entry.warmup}: a one_cycle schedule warms up by itself; set it '
+        'to 0.'
       )
     return one_cycle(top / 25, top, entry.end_value, whole, steps_per_epoch)
-  return make_schedule(
-    entry.name,
-    entry.init_value,
-    entry.end_value,
-    round((entry.epochs or epochs - entry.warmup) * steps_per_epoch),
-    round(entry.warmup * steps_per_epoch),
-  )
+  if entry.warmup >= epochs:
+    raise ConfigError(
+      f'{key}.warmup={entry.warmup} must be less than the {epochs} epochs of the stage.'
+    )
+  try:
+    return make_schedule(
+      entry.name,
+      entry.init_value,
+      entry.end_value,
+      _steps(entry.epochs or epochs - entry.warmup, steps_per_epoch),
+      _steps(entry.warmup, steps_per_epoch),
+    )
+  except ValueError as error:
+    raise ConfigError(f'{key}: {error}') from error
 
 
 def _places(
@@ -770,55 +859,40 @@ def _places(
 
 def _momentum(config: ConfigDict, steps_per_epoch: int) -> float | optax.Schedule:
   """A number, or against a one-cycle learning rate as torch moves it."""
-  cycle = config.optimizer.cycle_momentum
-  _one_of('optimizer.cycle_momentum', cycle, ('none', 'compat'))
-  if cycle == 'none':
+  if config.optimizer.cycle_momentum == 'none':
     return config.optimizer.momentum
   return one_cycle(0.95, 0.85, 0.95, config.epochs, steps_per_epoch)
 
 
-def _check_temperature(name: str, entry: ConfigDict) -> None:
-  """That the gate's logits are never divided by 0 or less."""
-  if entry.warmup > 0:
-    raise ConfigError(
-      f'{name}: gate.temperature.warmup={entry.warmup} starts from a temperature of 0; '
-      'set it to 0, and give the first temperature as gate.temperature.init_value.'
-    )
-  used = ('init_value',) if entry.name == 'constant' else ('init_value', 'end_value')
-  for key in used:
-    if not entry[key] > 0:
-      raise ConfigError(
-        f'{name}: gate.temperature.{key}={entry[key]} must be greater than 0; a small '
-        'one, such as 0.1, makes soft weights almost hard.'
-      )
-
-
-def _schedules(config: ConfigDict, steps_per_epoch: int) -> dict[str, optax.Schedule]:
+def _schedules(
+  name: str, config: ConfigDict, steps_per_epoch: int
+) -> dict[str, optax.Schedule]:
   """What varies by step: the gate's temperature and hardness, and the weights."""
-  hard_from = round(config.gate.soft_epochs * steps_per_epoch)
+  hard_from = _steps(config.gate.soft_epochs, steps_per_epoch)
   hard_mode = config.gate.mode.endswith('straight_through')
   schedules = {
     'gate_temperature': _schedule(
-      config.gate.temperature, config.epochs, steps_per_epoch
+      f'{name}: gate.temperature',
+      config.gate.temperature,
+      config.epochs,
+      steps_per_epoch,
     ),
     'gate_hard': lambda step: jnp.asarray(hard_mode & (step >= hard_from)),
     'evidential_annealing': lambda step: jnp.minimum(
       (step // steps_per_epoch) / config.loss.annealing_epochs, 1.0
     ),
   }
-  for name in LOSSES:
-    schedules[f'weight_{name}'] = _weight(config, name, steps_per_epoch)
+  for term in LOSSES:
+    schedules[f'weight_{term}'] = _weight(name, config, term, steps_per_epoch)
   return schedules
 
 
-def _weight(config: ConfigDict, term: str, steps_per_epoch: int) -> optax.Schedule:
+def _weight(
+  name: str, config: ConfigDict, term: str, steps_per_epoch: int
+) -> optax.Schedule:
   """The weight of a term of the objective by step."""
   if term not in config.loss.schedules:
     return optax.constant_schedule(config.loss[term])
-  factor = _schedule(config.loss.schedules[term], config.epochs, steps_per_epoch)
+  key, entry = f'{name}: loss.schedules.{term}', config.loss.schedules[term]
+  factor = _schedule(key, entry, config.epochs, steps_per_epoch)
   return lambda step: config.loss[term] * factor(step)
-
-
-def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise ConfigError(f'{key}={value!r}; expected one of {sorted(choices)}.')

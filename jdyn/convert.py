@@ -9,11 +9,12 @@ imagenet_resnet, and --modality says whose), leaves a folder for a run to start 
 large the model is.
 """
 
-import sys
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
+
+from jdyn.training.config_file import start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The config of the model, for example configs/rosmap_mmdynamics.py.'
@@ -52,10 +53,5 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'out'])
-  try:
-    app.run(main)
-  except SystemExit:
-    if '--help' in sys.argv:
-      sys.exit(0)  # absl shows the help and exits with 1.
-    raise
+  flags.mark_flag_as_required('out')
+  start(main)

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {_time: options.time, _subsets: options.subsets, _runs: options.runs}
     command = next((each for each, asked in given.items() if asked), _evaluate)
     command(options)
-  except (ValueError, CheckpointError, WorkdirError) as error:
+  except (ValueError, OSError, CheckpointError, WorkdirError) as error:
     parser.exit(1, f'error: {error}\n')
 
 
@@ -103,12 +103,12 @@ def _besides(
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+  from jdyn.data.sealed import write_sealed
   from jdyn.evaluators.budget import parse_budget
   from jdyn.evaluators.predictions import convergence_warning, score_all
   from jdyn.evaluators.records import write_records
   from jdyn.evaluators.tables import as_text, score_table
   from jdyn.inference import TrainedRun
-  from jdyn.training.logging import write_json
 
   in_ms = options.budget and parse_budget(options.budget).unit == 'ms'
   run = TrainedRun(options.workdir, options.stage)
@@ -133,9 +133,10 @@ def _evaluate(options: argparse.Namespace) -> None:
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
   about = {**predictions.about, **({'time': times} if times else {})}
-  write_json(folder / f'{name}.json', {'about': about, **scores})
-  predictions.save(folder / f'{name}.npz')
-  write_records(folder / f'{name}.csv', predictions, run.seeds, run.stage.task)
+  others = folder / f'{name}.npz', folder / f'{name}.csv'
+  predictions.save(others[0])
+  write_records(others[1], predictions, run.seeds, run.stage.task)
+  write_sealed(folder / f'{name}.json', {'about': about, **scores}, others)
   title = ', '.join(f'{key} {value}' for key, value in predictions.about.items())
   print(f'{title}; n = {scores["n"]}')
   print(as_text(score_table(scores, costs.paths, total)))
@@ -163,12 +164,12 @@ def _noise(options: argparse.Namespace):
 
 def _subsets(options: argparse.Namespace) -> None:
   """Scores with every set of modalities that a model can judge by."""
+  from jdyn.data.sealed import write_sealed
   from jdyn.evaluators.attendance import can_judge, subsets
   from jdyn.evaluators.predictions import score_all
   from jdyn.evaluators.tables import as_text, subset_table
   from jdyn.inference import TrainedRun
   from jdyn.models.input_names import input_names
-  from jdyn.training.logging import write_json
 
   run = TrainedRun(options.workdir, options.stage)
   dataset, model = run.dataset(options.root), run.stage.model
@@ -183,17 +184,17 @@ def _subsets(options: argparse.Namespace) -> None:
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
   file = folder / f'{options.stage}_{options.split}_subsets.json'
-  write_json(file, {'origin': dataset.origin, 'subsets': found})
+  write_sealed(file, {'origin': dataset.origin, 'subsets': found})
   print(as_text(subset_table(found)))
   print(f'Written: {file}')
 
 
 def _runs(options: argparse.Namespace) -> None:
   """Scores under one corruption with several noise seeds."""
+  from jdyn.data.sealed import write_sealed
   from jdyn.evaluators.predictions import score_all
   from jdyn.evaluators.tables import as_text, runs_table
   from jdyn.inference import TrainedRun
-  from jdyn.training.logging import write_json
 
   run, noise = TrainedRun(options.workdir, options.stage), _noise(options)
   dataset, costs = run.dataset(options.root), run.stage.costs
@@ -208,7 +209,7 @@ def _runs(options: argparse.Namespace) -> None:
   folder.mkdir(exist_ok=True)
   name = f'{options.stage}_{options.split}_{options.corruption}_{options.level:g}_runs'
   about = {'origin': dataset.origin, **dataclasses.asdict(noise)}
-  write_json(folder / f'{name}.json', {'about': about, 'runs': found})
+  write_sealed(folder / f'{name}.json', {'about': about, 'runs': found})
   print(
     f'{options.corruption}, level {options.level:g}: mean and standard deviation over '
     f'{options.runs} noise seeds, of means over {len(run.seeds)} seeds; n = '
@@ -273,12 +274,12 @@ def _timed(times: Mapping[str, Any]) -> str:
 
 
 def _time(options: argparse.Namespace) -> None:
+  from jdyn.data.sealed import write_sealed
   from jdyn.evaluators.latency import device_name
   from jdyn.evaluators.report import write_report
-  from jdyn.evaluators.report.run import LATENCY
+  from jdyn.evaluators.run_files import LATENCY
   from jdyn.evaluators.tables import as_text, latency_table
   from jdyn.inference import TrainedRun
-  from jdyn.training.logging import write_json
   from jdyn.training.workdir import versions
 
   run = TrainedRun(options.workdir)
@@ -289,7 +290,7 @@ def _time(options: argparse.Namespace) -> None:
     'seed': run.seeds[0],
     'batches': batches,
   }
-  write_json(options.workdir / LATENCY, found)
+  write_sealed(options.workdir / LATENCY, found)
   costs = run.stage.costs
   print(f'Per example, on {found["device"]}, seed {found["seed"]}')
   print(as_text(latency_table(batches, costs.paths, costs.total)))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from jdyn.evaluators.conditional import conditional, path_costs
 from jdyn.evaluators.latency import batch_size as size_of
 from jdyn.evaluators.latency import time_batch, time_budgets
 from jdyn.evaluators.predictions import Predictions, from_outputs, path_prices
+from jdyn.evaluators.run_files import check_stage, read_json, read_predictions
 from jdyn.evaluators.stopwatch import Stopwatch
 from jdyn.models.input_names import input_names
 from jdyn.ops.dispatcher import Dispatcher, Reader, input_shape
@@ -42,7 +42,7 @@ from jdyn.ops.timing import interleave
 from jdyn.training import variables
 from jdyn.training.parallel import Parallel
 from jdyn.training.predict import predict, read_hparams
-from jdyn.training.workdir import read_spec
+from jdyn.training.workdir import check_hashes, naming_changes, read_spec
 from jdyn.typing import Modalities, Outputs
 
 BATCHES = 8
@@ -64,11 +64,12 @@ class TrainedRun:
 
     Raises:
       WorkdirError: the folder holds no run.
-      CheckpointError: the stage is not finished, or its files are damaged.
+      CheckpointError: the stage is not finished, or its variables are damaged.
+      DataError: another file of the run is damaged.
     """
     self.workdir = Path(workdir)
     self._spec = read_spec(self.workdir)
-    self.config = ConfigDict(json.loads((self.workdir / 'config.json').read_text()))
+    self.config = ConfigDict(read_json(self.workdir / 'config.json'))
     self.seeds = build.run(self.config).seeds
     self._parallel = Parallel('jit')
     self.stage = build.find_stage(build.stage(self.config, self._spec), stage)
@@ -76,6 +77,7 @@ class TrainedRun:
     self._variables = variables.load_best(
       self._folder, self.stage, self._spec, len(self.seeds)
     )
+    check_stage(self._folder)
     self._hparams = read_hparams(self._folder)
     self._models: dict[int, tuple[Any, Any]] = {}
     self._dials: dict[int, Dial] = {}
@@ -85,7 +87,7 @@ class TrainedRun:
     self._measured: Any = None
     # Soft weights need every path.
     if self.stage.costs.paths and np.all(self._hparams['gate_hard']):
-      valid = Predictions.load(self._folder / 'predictions_valid.npz')
+      valid = read_predictions(self._folder, 'valid')
       self._prices = path_prices(valid, self.stage.costs.paths)
       self._costs = path_costs(self.stage.model, self._prices)
       self._dispatcher = conditional(self.stage.model, self._costs)
@@ -302,7 +304,7 @@ class TrainedRun:
     """
     self._check_conditional()
     position, rng = self._position(seed), np.random.default_rng(0)
-    valid = Predictions.load(self._folder / 'predictions_valid.npz')
+    valid = read_predictions(self._folder, 'valid')
 
     def like(x):
       if np.issubdtype(x.dtype, np.integer):  # Of a sequence: its full length.
@@ -379,12 +381,20 @@ class TrainedRun:
     return export(jax.jit(run), platforms=platforms)(specs)
 
   def dataset(self, root: str = '') -> Dataset:
-    """The run's dataset, from `root` or where it was trained from."""
-    return load_data(
-      build.source(self.config),
-      root or self.config.data.root,
-      cache=self.workdir / 'stand_in',
-    )
+    """The run's dataset, from `root` or where it was trained from.
+
+    Raises:
+      DataError: files are missing or damaged.
+      WorkdirError: no other `root` is given, and the files there are others now.
+    """
+    source, cache = build.source(self.config), self.workdir / 'stand_in'
+    if root:
+      return load_data(source, root, cache)
+    root = self.config.data.root
+    with naming_changes(self.workdir, root):
+      found = load_data(source, root, cache)
+    check_hashes(self.workdir, found.hashes)
+    return found
 
   def examples(
     self, dataset: Dataset, split: str = 'test', noise: Noise | None = None
@@ -471,7 +481,7 @@ class TrainedRun:
     predictions = from_outputs(outputs, examples, self.stage.task, about, paths)
     if budget is None:
       return predictions
-    valid = Predictions.load(self._folder / 'predictions_valid.npz')
+    valid = read_predictions(self._folder, 'valid')
     return at_budget(valid, predictions, self._prices, budget)
 
   def macs_with(self, present: Sequence[str]) -> int:
@@ -512,7 +522,7 @@ class TrainedRun:
     """Thresholds from the validation split, with an empty ledger."""
     position = self._position(seed)
     if position not in self._dials:
-      valid = Predictions.load(self._folder / 'predictions_valid.npz')
+      valid = read_predictions(self._folder, 'valid')
       self._dials[position] = calibrate(gate_logits(valid)[position], self._costs)
     return self._dials[position]
 

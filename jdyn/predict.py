@@ -10,7 +10,6 @@ predictions.csv.
 
 import argparse
 import csv
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -242,9 +241,10 @@ def _about(
 ) -> Callable[[_Seen], list[str]]:
   """What makes the caption of a scene."""
   from jdyn.evaluators.latency import device_name
+  from jdyn.evaluators.run_files import RESULT, read_json
 
   costs, device = run.stage.costs, device_name()
-  result = json.loads((options.workdir / 'stages/main/result.json').read_text())
+  result = read_json(options.workdir / 'stages' / 'main' / RESULT)
   # A converted checkpoint was trained elsewhere, and has no best epoch.
   made_up = any(result['best_epoch']) and result['origin'] == 'synthetic stand-in'
 

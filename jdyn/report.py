@@ -61,16 +61,16 @@ def _report(workdir: Path) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+  from jdyn.data.sealed import write_sealed
   from jdyn.evaluators.compare import compare
   from jdyn.evaluators.tables import as_text
-  from jdyn.training.logging import write_json
 
   first, second = options.first, options.second
   found = compare(first, second, options.split, options.stage)
   name = f'{found.stage}_{found.split}_{first.resolve().name}.json'
   path = options.json or second / 'comparisons' / name
   path.parent.mkdir(parents=True, exist_ok=True)
-  write_json(path, found.as_json())
+  write_sealed(path, found.as_json())
   print(
     f'first {first}, second {second}; stage {found.stage}, {found.split} split, '
     f'n = {found.count}, data {found.origin}, seeds {", ".join(map(str, found.seeds))}'

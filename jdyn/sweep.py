@@ -11,7 +11,7 @@ Leaves a folder per combination, as jdyn.train does, and one table of results.
 
 import time
 
-_STARTED = time.time()
+_STARTED = time.monotonic()
 
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -21,6 +21,7 @@ from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from jdyn.training import grid  # noqa: E402
+from jdyn.training.config_file import start  # noqa: E402
 
 _SWEEP = '--sweep.'
 _PREFIX = f'{_SWEEP}config.'
@@ -91,14 +92,8 @@ def main() -> None:
     arguments, swept = _split(sys.argv)
   except grid.GridError as error:
     sys.exit(f'error: {error}')
-  flags.mark_flag_as_required('config')
-  app.run(lambda argv: _main(swept, argv), argv=arguments)
+  start(lambda argv: _main(swept, argv), arguments)
 
 
 if __name__ == '__main__':
-  try:
-    main()
-  except SystemExit:
-    if '--help' in sys.argv:
-      sys.exit(0)  # absl shows the help and exits with 1.
-    raise
+  main()

@@ -6,14 +6,15 @@ set: `--config.batch_size=64`.
 
 import time
 
-_STARTED = time.time()
+_STARTED = time.monotonic()
 
 import os  # noqa: E402
-import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
+
+from jdyn.training.config_file import start  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The config file, for example configs/digits_dyn.py.'
@@ -43,10 +44,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('config')
-  try:
-    app.run(main)
-  except SystemExit:
-    if '--help' in sys.argv:
-      sys.exit(0)  # absl shows the help and exits with 1.
-    raise
+  start(main)

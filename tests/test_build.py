@@ -1,21 +1,14 @@
 """What a config's keys of fusions, losses and missing modalities become."""
 
-import dataclasses
-import functools
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from configs import base
 from jdyn import build
-from jdyn.build import ConfigError
 from jdyn.losses import LOSSES
 from tests import toys
-
-MULTILABEL = dataclasses.replace(toys.SPEC, task='multilabel')
-REGRESSION = dataclasses.replace(
-  toys.SPEC, task='regression', num_outputs=1, class_names=()
-)
 
 
 def decision(fusion='energy_weighted', experts=('image', 'text'), **options):
@@ -31,73 +24,12 @@ def frozen(fusion, **options):
   """A run whose experts are trained before, and cached."""
   config = toys.config({**decision(fusion), 'experts': {}}, freeze='eval', **options)
   for name in ('image', 'text'):
-    expert = build.ConfigDict(toys.config(toys.unimodal(name)).to_dict())
-    config.experts[name] = expert
+    config.experts[name] = base.stage(ConfigDict(toys.unimodal(name)))
   return config
 
 
 def _stage(model, spec=toys.SPEC, **options):
   return build.stage(toys.config(model, **options), spec)
-
-
-_gated = functools.partial(toys.gated, dict(text=toys.unimodal('text')))
-
-
-@pytest.mark.parametrize(
-  ('model', 'options', 'message'),
-  [
-    (decision(), dict(missing_rate=1.0), r'missing_rate=1.0 must lie in \[0, 1\)'),
-    (decision(), dict(missing_rate=-0.1), 'missing_rate=-0.1 must lie in'),
-    (
-      toys.joint(),
-      dict(missing_rate=0.1),
-      "nothing but 'audio', which the model cannot judge; set absent_embedding=True",
-    ),
-    (toys.MODELS['early_fusion'], dict(missing_rate=0.1), "nothing but 'image'"),
-    (toys.LINEAR_EXPERTS, dict(missing_rate=0.1), "nothing but 'image'"),
-    (decision(), dict(loss__rank_margin='x'), "main: loss.rank_margin='x'; expected"),
-    (decision(), dict(loss__rank_history='x'), "main: loss.rank_history='x'; expec"),
-    (decision(), dict(loss__rank_update='x'), "main: loss.rank_update='x'; expected"),
-    (toys.joint(), dict(loss__rank=1.0), 'model with experts; set loss.rank=0'),
-    (decision('average'), dict(loss__rank=1.0), "weights of fusion 'average'; set"),
-    (
-      decision('product_of_experts'),
-      dict(loss__rank=1.0),
-      "main: loss 'rank' needs a confidence of every expert, and 'image' has none",
-    ),
-    (decision(), dict(loss__evidential=1.0), "main: loss 'evidential' needs fusion"),
-    (
-      decision('evidential'),
-      dict(loss__annealing_epochs=0),
-      'annealing_epochs=0 must be greater than 0',
-    ),
-    (
-      decision(),
-      dict(loss__confidence=1.0),
-      "main: loss 'confidence' needs a fusion that predicts one",
-    ),
-    (decision(), dict(loss__confidence_error='x'), "loss.confidence_error='x'; exp"),
-    (
-      decision(normalize='x'),
-      {},
-      "main: Unknown normalize='x'; expected none",
-    ),
-    (decision('product_of_experts', evaluate='x'), {}, "evaluate='x'; expected prod"),
-    (
-      {**decision('learned_confidence'), 'experts': {'gate': toys.LINEAR_EXPERTS}},
-      {},
-      "main: fusion learned_confidence .* 'gate' has none",
-    ),
-  ],
-)
-def test_what_cannot_be_trained_is_refused(model, options, message):
-  with pytest.raises(ConfigError, match=message):
-    _stage(model, **options)
-
-
-def test_frozen_experts_lose_nothing():
-  with pytest.raises(ConfigError, match=r"missing_rate=0.1 takes .* set freeze='none'"):
-    build.stage(frozen('average', missing_rate=0.1), toys.SPEC)
 
 
 @pytest.mark.parametrize(
@@ -106,27 +38,6 @@ def test_frozen_experts_lose_nothing():
 )
 def test_models_that_judge_any_modality_alone_can_lose_the_others(model):
   assert _stage(model, missing_rate=0.1).missing_rate == 0.1
-
-
-@pytest.mark.parametrize(
-  ('fusion', 'tasks'),
-  [
-    (dict(fusion='average'), {'multiclass', 'multilabel', 'regression'}),
-    (dict(fusion='energy_weighted'), {'multiclass'}),
-    (dict(fusion='evidential'), {'multiclass'}),
-    (dict(fusion='learned_confidence'), {'multiclass'}),
-    (dict(fusion='product_of_experts'), {'multiclass', 'multilabel'}),
-    (dict(fusion='product_of_experts', evaluate='mixture'), {'multiclass'}),
-  ],
-)
-def test_fusions_of_votes_know_which_logits_they_fuse(fusion, tasks):
-  for spec in (toys.SPEC, MULTILABEL, REGRESSION):
-    model = decision(**fusion)
-    if spec.task in tasks:
-      assert _stage(model, spec).model.fusion
-    else:
-      with pytest.raises(ConfigError, match=f"dataset 'toy' is {spec.task}"):
-        _stage(model, spec)
 
 
 def test_the_keys_of_a_loss_reach_it(monkeypatch):

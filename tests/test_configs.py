@@ -188,53 +188,6 @@ def test_the_base_has_a_function_for_every_model():
     assert arguments == set(_defaults(cls)), name
 
 
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'batch_size': 0}, 'batch_size=0 must be at least 1'),
-    ({'num_seeds': 0}, 'num_seeds=0 must be at least 1'),
-    ({'seed': -1}, r'seed=-1 must lie in \[0, 2\*\*31\)'),
-    ({'holdout': 1.0}, r'holdout=1.0 must lie in \[0, 1\)'),
-    ({'freeze': 'all'}, "main: freeze='all'; expected one of"),
-    ({'gate.mode': 'hard'}, "gate.mode='hard'; expected one of"),
-    ({'gate.evaluate': 'soft'}, "gate.evaluate='soft'; expected one of"),
-    ({'dtype': 'float16'}, "Unknown dtype 'float16'; expected one of"),
-    ({'select': 'mae'}, "Unknown score 'mae'"),
-    ({'loss.budget_unit': 'flops'}, "loss.budget_unit='flops'; expected one of"),
-    ({'optimizer.name': 'lion'}, "Unknown optimizer 'lion'"),
-    ({'model.paths': ('coarse',)}, r"model.paths=\('coarse',\) must name the experts"),
-    ({'model.gate_inputs': ('hidden/x',)}, r"'hidden/x' is of no expert; they are"),
-    ({'model.gate_inputs': ('smell',)}, r"reads \['smell'\], but dataset 'digits'"),
-    ({'model.gate.head.name': 'mpl'}, "Unknown head 'mpl'; expected one of"),
-    ({'experts.coarse.loss.budget': 0.1}, 'coarse: loss.budget and loss.balance need'),
-    ({'experts.coarse.loss.supervised': 0.0}, 'coarse: every weight in loss is 0'),
-    (
-      {'experts.coarse.loss.per_expert': 1.0},
-      "coarse: loss 'per_expert' needs",
-    ),
-    ({'loss.confidence': 1.0, 'loss.confidence_target': 'x'}, "confidence_target='x'"),
-    ({'loss.informativeness': 1.0}, "main: loss 'informativeness' needs a fusion"),
-    (
-      {'loss.per_expert': 1.0, 'loss.expert_weights.fine': 2.0},
-      r"main: loss.expert_weights names \['fine'\], but .*'coarse'",
-    ),
-    ({'data.name': 'digit'}, "Unknown dataset 'digit'; expected one of"),
-  ],
-)
-def test_a_config_that_cannot_run_is_refused_with_its_key(change, message):
-  config = ConfigDict(_config('digits_dyn').to_dict())
-  config.update_from_flattened_dict(change)
-
-  def make():
-    build.run(config)
-    source = build.source(config)
-    stage = build.stage(config, _spec(source))
-    stage.make_optimizer(10)
-
-  with pytest.raises(ValueError, match=message):
-    make()
-
-
 def test_training_weighs_classes_and_scores_do_not():
   config = _config('mmimdb_text')
   spec = dataclasses.replace(

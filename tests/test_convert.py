@@ -15,6 +15,7 @@ from jdyn import build, evaluate, report
 from jdyn.data.dataset import DataError
 from jdyn.data.hashing import sha256_file
 from jdyn.data.load import load
+from jdyn.data.sealed import read_sealed
 from jdyn.data.sources import SOURCES
 from jdyn.training import result, variables
 from jdyn.training.checkpoint import CheckpointError
@@ -164,11 +165,11 @@ def test_a_run_starts_with_a_converted_encoder(tmp_path, classifier, modality, m
     )
   used = [name for name, x in tensors.items() if name[:3] != 'fc.' and x.shape]
   assert len(flatten_dict(got)) == len(used)
-  assert json.loads((folder / 'weights.json').read_text()) == {
+  assert read_sealed(folder / 'weights.json') == {
     'kind': 'imagenet_resnet',
     'modality': modality,
-    'sha256': sha256_file(path),
     'source': 'resnet.pth',
+    'source_sha256': sha256_file(path),
   }
 
 

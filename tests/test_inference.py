@@ -1,6 +1,5 @@
 """Trained runs: the chosen path alone, a budget, files, and export."""
 
-import json
 import shutil
 import types
 
@@ -15,6 +14,7 @@ from jdyn.data.rows import SplitRows
 from jdyn.evaluators import latency
 from jdyn.evaluators.predictions import Predictions
 from tests import toys
+from tests.sealing import rewrite
 
 pytestmark = pytest.mark.usefixtures('compile_fast')
 
@@ -284,9 +284,7 @@ def test_soft_weights_need_every_path(run, tmp_path):
   workdir = tmp_path / 'soft'
   shutil.copytree(run.workdir, workdir)
   path = workdir / 'stages' / 'main' / 'result.json'
-  result = json.loads(path.read_text())
-  result['hparams']['gate_hard'] = [False, False]
-  path.write_text(json.dumps(result))
+  rewrite(path, lambda result: result['hparams'].update(gate_hard=[False, False]))
   soft = jdyn.load(workdir)
   weights = soft.predict(_batch(5)).weights['text']
   assert ((weights > 0) & (weights < 1)).all()

@@ -17,6 +17,8 @@ LAYERS = [
   {'encoders', 'fusions', 'gates'},
   {'models', 'tasks', 'losses'},
   {'evaluators', 'interop'},
+  {'config_schema'},
+  {'config_rules', 'misfit'},
   {'build'},
   {'training'},
   {'inference'},

@@ -1,7 +1,6 @@
 """The command that shows what a run sees in images that are in no dataset."""
 
 import csv
-import json
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from jdyn.interop.converter import Converter
 from jdyn.training import convert, result
 from tests import toys
 from tests.interop import small_esanet
+from tests.sealing import rewrite
 
 pytestmark = pytest.mark.usefixtures('compile_fast')
 
@@ -179,7 +179,7 @@ def test_a_model_that_was_trained_on_the_stand_in_says_so(
 ):
   file = runs['depth'].workdir / 'stages/main/result.json'
   before = file.read_text()
-  file.write_text(json.dumps({**json.loads(before), 'best_epoch': [3]}))
+  rewrite(file, lambda result: result.update(best_epoch=[3]))
   call('depth', depth=images / DEPTH, out=tmp_path / 'overlay.png')
   file.write_text(before)
   lines = capsys.readouterr().out.splitlines()

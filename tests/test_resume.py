@@ -1,41 +1,70 @@
-"""A run that is asked to end, or is killed, goes on bit by bit as if it were not.
+"""A run that is asked to end, is killed, or has no space left goes on bit by bit.
 
-This is the short version of `python -m tests.kill`.
+This is the short version of `python -m tests.faults kills`.
 """
 
+import dataclasses
 import random
 import shutil
-import signal
 
-from tests import kill
+import pytest
+
+from tests.faults import kills
+
+ONE, FOUR = kills.SETTINGS[0], kills.SETTINGS[2]
 
 
-def test_a_disturbed_run_ends_as_one_that_was_not(tmp_path):
-  """One run in four processes: asked to end, killed, killed, and left alone."""
-  runner, undisturbed = kill.undisturbed()
+@pytest.fixture
+def chance():
+  """Draws the moments."""
   seed = random.randrange(10**6)
   print(f'moments drawn with seed {seed}')
-  chance = random.Random(seed)
-  total = kill.count_lines(undisturbed)
-  thirds = [range(1 + i * total // 3, (i + 1) * total // 3) for i in range(3)]
-  workdir = tmp_path / 'disturbed'
+  return random.Random(seed)
 
-  status, log = runner.disturb(workdir, chance.choice(thirds[0]), 0.0, signal.SIGTERM)
-  assert status == 0, log
-  assert 'Asked to end' in log
-  assert 'Traceback' not in log
-  for third in thirds[1:]:
-    moment = chance.choice(third), chance.uniform(0, 0.1)
-    status, log = runner.disturb(workdir, *moment, signal.SIGKILL)
-    assert status == -signal.SIGKILL, log
-  runner.finish(workdir)
-  assert kill.differences(workdir, undisturbed) == []
+
+def test_a_disturbed_run_ends_as_one_that_was_not(tmp_path, chance):
+  """One run in five processes; each reads with another number of threads."""
+  runner, whole = kills.undisturbed()
+  faults = (
+    kills.ask,
+    kills.kill_in_a_save,
+    kills.no_space_at_a_write,
+    kills.kill_at_a_write,
+  )
+  found = kills.disturb(runner, tmp_path / 'run', ONE, whole, chance, None, faults)
+  assert [wrong for _, wrong in found if wrong] == []
+  assert len(found) >= 2  # Chance may let it come to its end before the last ones.
+
+
+def test_so_does_one_on_four_devices_that_waits_for_its_checkpoints(tmp_path, chance):
+  runner, _ = kills.undisturbed()
+  whole, waits = tmp_path / 'whole', dataclasses.replace(FOUR, background=False)
+  runner.finish(whole, FOUR)
+  found = kills.disturb(
+    runner, tmp_path / 'run', waits, whole, chance, None, (kills.kill_in_a_save,)
+  )
+  assert [wrong for _, wrong in found] == ['']
 
 
 def test_the_comparison_sees_a_single_number(tmp_path):
-  _, undisturbed = kill.undisturbed()
+  _, whole = kills.undisturbed()
   other = tmp_path / 'other'
-  shutil.copytree(undisturbed, other)
+  shutil.copytree(whole, other)
   log = other / 'stages' / 'main' / 'metrics.jsonl'
-  log.write_text(log.read_text().replace('"step": 9', '"step": 8', 1))
-  assert kill.differences(other, undisturbed) == ['main/metrics.jsonl']
+  log.write_text(log.read_text().replace('"step": 8', '"step": 9', 1))
+  assert kills.differences(other, whole) == ['main/metrics.jsonl']
+
+
+@pytest.mark.parametrize(
+  ('log', 'what'),
+  [
+    ('Stage both goes on from step 8.', ''),
+    ('', ''),  # It ended before it came so far.
+    ('First training step 3 s after start', 'both was saved at step 8'),
+    ('Stage both goes on from step 4.', 'both was saved at step 8'),
+    ('Checkpoint 8 is damaged and not used', 'a checkpoint is damaged'),
+  ],
+)
+def test_what_was_saved_and_is_not_gone_on_with_is_lost(log, what):
+  assert kills.forgotten({'both': 8}, log).startswith(what)
+  assert bool(kills.forgotten({'both': 8}, log)) == bool(what)

@@ -1,6 +1,8 @@
 """A toy dataset and every model in small, for tests of models and of training."""
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -260,3 +262,8 @@ def stages(**options) -> ConfigDict:
     expert.batch_size, expert.epochs = 8, 2
     run.experts[path] = expert
   return run
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+  """The records of a log."""
+  return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,14 +1,22 @@
 """What the file-reading sources share: is it all there, and is it a table."""
 
+import csv
+import reprlib
 import warnings
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jdyn.data.dataset import DataError
 
+LONGEST_TEXT = 1000
+"""Characters of an id."""
+
 _LISTED = 8  # Of the missing files, by name.
+_SHOWN = 120  # Characters of a name, a value or another's error in an error.
 
 
 def require(root: Path, names: Iterable[str], layout: str) -> list[Path]:
@@ -18,19 +26,33 @@ def require(root: Path, names: Iterable[str], layout: str) -> list[Path]:
     DataError: if any is absent; the message lists the first of them and shows `layout`.
   """
   paths = [root / name for name in names]
-  missing = [path for path in paths if not path.is_file()]
+  missing = [path for path in paths if not _is_file(path)]
   if missing:
-    listed = ', '.join(str(path) for path in missing[:_LISTED])
+    listed = ', '.join(_short(str(path)) for path in missing[:_LISTED])
     more = f' and {len(missing) - _LISTED} more' if len(missing) > _LISTED else ''
     raise DataError(f'Missing {listed}{more}. Expected layout:\n{layout}')
   return paths
 
 
+def _is_file(path: Path) -> bool:
+  try:
+    return path.is_file()
+  except OSError:  # Such a long name can belong to no file.
+    return False
+
+
+def _short(text: str) -> str:
+  """The end of a text, where it is long: of paths that tells most."""
+  return text if len(text) <= _SHOWN else f'...{text[-_SHOWN:]}'
+
+
 def read_table(path: Path, columns: int | None = None) -> np.ndarray:
   """A comma-separated table of numbers without a header: `f64[rows, columns]`.
 
+  In memory it takes 8 bytes per number, at most eight times its file.
+
   Args:
-    path: of the csv file; numbers may be quoted.
+    path: of the csv file in UTF-8; numbers may be quoted.
     columns: how many there must be; any number if None.
 
   Raises:
@@ -40,9 +62,11 @@ def read_table(path: Path, columns: int | None = None) -> np.ndarray:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # An empty file is an error below.
-      table = np.loadtxt(path, delimiter=',', quotechar='"', comments=None, ndmin=2)
-  except (ValueError, UnicodeDecodeError) as error:
-    message = str(error).split(';')[0]
+      table = np.loadtxt(
+        path, delimiter=',', quotechar='"', comments=None, ndmin=2, encoding='utf-8'
+      )
+  except (EOFError, OSError, ValueError, zlib.error) as error:
+    message = str(error).split(';')[0][:_SHOWN]
     raise DataError(
       f'{path}: not a table of numbers ({message}). Copy the file again; it may be cut.'
     ) from error
@@ -65,6 +89,39 @@ def read_labels(path: Path, num_classes: int) -> np.ndarray:
   return as_classes(read_table(path, columns=1)[:, 0], num_classes, str(path))
 
 
+def read_columns(path: Path, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+  """The named columns of a csv file with a header: line numbers and cells.
+
+  One line is in memory at a time, and of that only what is asked for: a table of a
+  million columns and a million short rows is a file of a few megabytes. What a short
+  row lacks is ''.
+
+  Raises:
+    DataError: if it is no such table, is not UTF-8 or lacks a column; while it is read.
+  """
+  try:
+    with path.open(encoding='utf-8', newline='') as file:
+      lines = csv.reader(file, strict=True)
+      header = next(lines, [])
+      if absent := [name for name in names if name not in header]:
+        raise DataError(f'{path}: no column {absent}. Is it the right table?')
+      places = [header.index(name) for name in names]
+      for row in lines:
+        if row:
+          yield lines.line_num, [row[i] if i < len(row) else '' for i in places]
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise DataError(
+      f'{path}: not a table of comma-separated values ({error}). Copy it again.'
+    ) from error
+
+
+def brief(value: Any) -> str:
+  """A value or an error in an error: printable, short, and soon there."""
+  text = str(value) if isinstance(value, Exception) else reprlib.repr(value)
+  shown = ''.join(c if c.isprintable() else '?' for c in text[:_SHOWN])
+  return shown + ('...' if len(text) > _SHOWN else '')
+
+
 def row_ids(split: str, size: int) -> np.ndarray:
   """Ids for examples without any: the split that the file gives, and the row in it."""
   return np.array([f'{split}/{row:05d}' for row in range(size)])
@@ -80,6 +137,19 @@ def as_ids(values: np.ndarray, where: str) -> np.ndarray:
     raise DataError(
       f'{where}: ids are not UTF-8 ({error}). Write them again.'
     ) from error
+
+
+def text_array(texts: Sequence[str], where: str) -> np.ndarray:
+  """Texts as an array, in which each takes as much memory as the longest.
+
+  Raises:
+    DataError: if one is longer than `LONGEST_TEXT`; it starts with `where`.
+  """
+  if (longest := max(map(len, texts), default=0)) > LONGEST_TEXT:
+    raise DataError(
+      f'{where}: a text of {longest} characters; {LONGEST_TEXT} are read. Shorten it.'
+    )
+  return np.array(texts, str)
 
 
 def as_classes(values: np.ndarray, num_classes: int, where: str) -> np.ndarray:

@@ -3,6 +3,8 @@
 PNG and JPEG are decoded by OpenCV, `.npy` by NumPy. The header is read before
 anything is decoded, so that a small file cannot make memory overflow, and a file that
 was cut is found without decoding it: `shape_of` is cheap enough for a whole dataset.
+Decoding takes about six bytes per pixel, or twelve for a progressive JPEG, whose
+coefficients are kept, and an image has at most `MAX_PIXELS`.
 """
 
 import dataclasses
@@ -12,11 +14,11 @@ import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from jdyn.data import npy
 from jdyn.data.dataset import DataError
 
 MAX_PIXELS = 2**26
@@ -26,12 +28,14 @@ OUTSIDE = 255
 """Label of what pads images of different sizes to one shape."""
 
 _THREADS = 4  # Per call; several calls run at once where batches are prefetched.
+_MAX_SCANS = 100  # Encoders write about ten, and each takes as long as a whole image.
 _TAIL = 4096  # Bytes in which a JPEG must end; cameras append a few.
 _PNG = b'\x89PNG\r\n\x1a\n'
+_PNG_OVERHEAD = 2**12  # Bytes; the checksums of small chunks, for instance.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # By colour type; 3 is a palette.
 _JPEG, _JPEG_SCAN, _JPEG_END = b'\xff\xd8', 0xDA, b'\xff\xd9'
+_JPEG_SCANS = b'\xff\xda'
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_NPY = b'\x93NUMPY'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +92,11 @@ def read(path: Path, kind: Kind) -> np.ndarray:
   except OSError as error:
     raise _missing(path, error) from error
   shape = _checked(path, io.BytesIO(content), kind)
+  if content.startswith(_JPEG) and content.count(_JPEG_SCANS) > _MAX_SCANS:
+    raise DataError(
+      f'{path}: a JPEG of more than {_MAX_SCANS} scans, which takes minutes to decode. '
+      'Write the image again.'
+    )
   image = _decoded(content, kind)
   wanted = (*shape, 3) if kind.color else shape
   if image is None or image.shape != wanted or image.dtype != kind.dtype:
@@ -214,7 +223,7 @@ def _checked(path: Path, file: BinaryIO, kind: Kind) -> tuple[int, int]:
   """Height and width, if the header promises an image of the kind."""
   try:
     shape, dtype = _header(file)
-  except (ValueError, SyntaxError, EOFError, TokenError, struct.error) as error:
+  except (ValueError, struct.error) as error:
     reason = 'it was cut' if isinstance(error, struct.error) else error
     raise DataError(
       f'{path}: not a complete PNG, JPEG or .npy image ({reason}). Copy the file again.'
@@ -246,7 +255,7 @@ def _header(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype]:
     return _png_header(file)
   if start.startswith(_JPEG):
     return _jpeg_header(file)
-  if start.startswith(_NPY):
+  if start.startswith(npy.MAGIC):
     return _npy_header(file)
   raise ValueError('it begins with none of their marks')
 
@@ -261,12 +270,18 @@ def _png_header(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype]:
     raise ValueError(f'{bits} bits per pixel')
   size = file.seek(0, os.SEEK_END)
   after = len(_PNG)
+  packed = 0
   while name != b'IEND':  # Decoders make room for what a chunk says of itself.
     file.seek(after)
     length, name = struct.unpack('>I4s', file.read(8))
     after += length + 12
+    packed += length * (name == b'IDAT')
   if after > size:
     raise ValueError('it was cut')
+  # Decoders unpack all of it, also what is not of the image.
+  pixels = height * (width * _PNG_CHANNELS[color] * bits // 8 + 2)
+  if packed > 2 * pixels + _PNG_OVERHEAD:
+    raise ValueError('more pixels than its header says')
   dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
   return (height, width, _PNG_CHANNELS[color]), dtype
 
@@ -300,14 +315,11 @@ def _jpeg_header(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype]:
 
 def _npy_header(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype]:
   """From NumPy's; the file must hold as many bytes as that says."""
-  if (version := np.lib.format.read_magic(file)) != (1, 0):
-    raise ValueError(f'.npy of version {version}')
-  shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+  size = file.seek(0, os.SEEK_END)
+  file.seek(0)
+  shape, _, dtype = npy.read_header(file, size)
   if len(shape) != 2:
-    raise ValueError(f'an array of shape {shape}')
-  start, end = file.tell(), file.seek(0, os.SEEK_END)
-  if end - start < shape[0] * shape[1] * dtype.itemsize:
-    raise ValueError('it was cut')
+    raise ValueError(f'an array of shape {shape!r:.80}')
   return (*shape, 1), dtype
 
 
@@ -315,8 +327,8 @@ def _decoded(content: bytes, kind: Kind) -> np.ndarray | None:
   """The image, or None if it is damaged."""
   import cv2
 
-  if content.startswith(_NPY):
-    return np.load(io.BytesIO(content), allow_pickle=False)
+  if content.startswith(npy.MAGIC):
+    return npy.read_array(io.BytesIO(content), len(content))
   how = cv2.IMREAD_COLOR if kind.color else cv2.IMREAD_UNCHANGED
   how |= cv2.IMREAD_IGNORE_ORIENTATION
   try:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jdyn.data import hdf5
 from jdyn.data.dataset import DataError
+from jdyn.data.files import read_columns
 
 METADATA = 'metadata_knee.csv'
 """Name of the table."""
@@ -72,23 +73,10 @@ def read_table(path: Path) -> list[Slice]:
   Raises:
     DataError: if it is no such table, or a cell is none of what its column may hold.
   """
-  try:
-    with path.open(encoding='utf-8', newline='') as file:
-      reader = csv.DictReader(file, strict=True)
-      rows = list(reader)
-      columns = reader.fieldnames or ()
-  except (csv.Error, UnicodeDecodeError) as error:
-    raise DataError(
-      f'{path}: not a table of comma-separated values ({error}). Write it again.'
-    ) from error
   needed = ('volume_id', 'slice_id', 'labels', 'data_split')
-  if absent := [name for name in needed if name not in columns]:
-    raise DataError(f'{path}: no column {absent}; `python -m jdyn.prepare fastmri`.')
   names = {theirs: ours for ours, theirs in SPLITS.items()} | {'': '', 'None': ''}
   slices = []
-  for line, row in enumerate(rows, 2):
-    # Cells that a short row lacks are None.
-    volume, number, findings, split = (row[name] or '' for name in needed)
+  for line, (volume, number, findings, split) in read_columns(path, needed):
     for name, cell, right in (
       ('volume_id', volume, _NAME.fullmatch(volume)),
       ('slice_id', number, _NUMBER.fullmatch(number)),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from jdyn.data.dataset import DataError, Dataset, Source
 from jdyn.data.hashing import sha256_file
+from jdyn.data.preparation import MANIFEST, manifest_hashes, seal_folder
+from jdyn.data.sealed import check_files, check_hash
 from jdyn.data.stand_in import VERSION
 from jdyn.data.validate import validate
 
@@ -28,7 +30,8 @@ def load(source: Source, root: str | None, cache: Path, seed: int = 0) -> Datase
 
   Returns:
     The dataset, with its origin and the SHA-256 of every file that was read. A
-    folder that holds a stand-in is a stand-in whoever names it.
+    folder that holds a stand-in is a stand-in whoever names it. Stand-ins, and what
+    `python -m jdyn.prepare` made, are compared with their manifest.
 
   Raises:
     DataError: if files are missing, damaged or inconsistent.
@@ -43,7 +46,7 @@ def load(source: Source, root: str | None, cache: Path, seed: int = 0) -> Datase
     folder = Path(root).expanduser() if root else _stand_in(source, cache, seed)
     marked = (folder.parent if folder.is_file() else folder) / _MARK
     origin = 'synthetic stand-in' if marked.is_file() else 'real'
-  hashes = {_name(path, folder): sha256_file(path) for path in source.files(folder)}
+  hashes = _hashes(source, folder, root)
   spec = source.spec(folder)
   splits = source.load(folder)
   validate(spec, splits)
@@ -56,6 +59,28 @@ def load(source: Source, root: str | None, cache: Path, seed: int = 0) -> Datase
       source.layout,
     )
   return Dataset(spec=spec, splits=splits, origin=origin, hashes=hashes)
+
+
+def _hashes(source: Source, folder: Path, root: str | None) -> dict[str, str]:
+  """SHA-256 of what the source reads, by name; the same as in the manifest, if any."""
+  remedy = (
+    'Restore it from a copy, or prepare the folder again.'
+    if root
+    else f'Remove {folder} to have the stand-in made anew.'
+  )
+  listed = manifest_hashes(folder, remedy)
+  path = folder / MANIFEST
+  try:
+    files = source.files(folder)
+  except DataError:
+    if listed:  # A damaged list of files, rather than the files that it seems to name.
+      check_files(path, remedy=remedy)
+    raise
+  found = {_name(file, folder): sha256_file(file) for file in files}
+  if listed:
+    for name in sorted(found.keys() - {MANIFEST}):
+      check_hash(path, name, found[name], listed, remedy)
+  return found
 
 
 def _name(path: Path, root: Path) -> str:
@@ -78,6 +103,7 @@ def _stand_in(source: Source, cache: Path, seed: int) -> Path:
     try:
       (draft / _MARK).write_text(_MARK_TEXT)
       source.write_stand_in(draft, seed)
+      seal_folder(draft, {'source': repr(source), 'seed': seed})
       draft.rename(folder)
     except OSError:
       if not folder.is_dir():  # Another process may have been first.

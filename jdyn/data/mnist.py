@@ -8,33 +8,42 @@ from pathlib import Path
 
 import numpy as np
 
+from jdyn.data import expansion
 from jdyn.data.dataset import DataError
 
 FILES = ('images-idx3-ubyte', 'labels-idx1-ubyte')
 """Ends of the file names of a part."""
 
 _PREFIX = {'train': 'train', 'test': 't10k'}
-_MAX_BYTES = 2**30  # The real files hold up to 47 million.
+_MAX_BYTES = 2**27  # The real files hold up to 47 million.
 
 
 def read_idx(path: Path) -> np.ndarray:
   """An MNIST file of unsigned bytes, gzipped or not: `u8[...]`.
 
+  It takes at most 128 MiB, and as much as the file has or, gzipped, could have.
+
   Raises:
     DataError: if it is no such file, or its size is not what its header says.
   """
-  opener = gzip.open if path.suffix == '.gz' else open
+  packed = path.suffix == '.gz'
   try:
-    with opener(path, 'rb') as file:
+    with gzip.open(path) if packed else path.open('rb') as file:
       zeros, kind, rank = struct.unpack('>HBB', file.read(4))
       if zeros or kind != 8 or not 1 <= rank <= 3:
         raise DataError(f'{path}: not an idx file of bytes. Fetch it again.')
       shape = struct.unpack(f'>{rank}I', file.read(4 * rank))
       size = math.prod(shape)
-      if size > _MAX_BYTES:
-        raise DataError(f'{path}: {shape} bytes promised; not a file of MNIST.')
+      # Before room is made for them. Rows without bytes are no file of MNIST, either.
+      ratio = expansion.DEFLATE_RATIO if packed else 1
+      most = min(_MAX_BYTES, ratio * path.stat().st_size)
+      if max(shape) > most or size > most:
+        raise DataError(
+          f'{path}: {shape} bytes promised, more than a file of this size can hold. '
+          'Fetch it again.'
+        )
       data = file.read(size + 1)  # Never more than the header promises, but for one.
-  except (struct.error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+  except (struct.error, EOFError, OSError, zlib.error) as error:
     raise DataError(
       f'{path}: truncated or damaged ({error}). Fetch it again.'
     ) from error

@@ -170,12 +170,7 @@ def prepare_avmnist(
     _write_audio(folder, pairs, recipe, progress)
     for part in _PARTS:
       np.save(folder / f'{part}_labels.npy', data[part][1])
-    manifest = _manifest(recipe, mnist, recordings, pairs, shares)
-    manifest['files'] = {
-      str(path.relative_to(folder)): sha256_file(path)
-      for path in sorted(folder.rglob('*.npy'))
-    }
-    write_manifest(folder, manifest)
+    write_manifest(folder, _manifest(recipe, mnist, recordings, pairs, shares))
 
 
 def _write_images(

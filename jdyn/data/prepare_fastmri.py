@@ -18,20 +18,23 @@ time. The release differs in that
 """
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jdyn.data import hdf5
 from jdyn.data.dataset import DataError
+from jdyn.data.files import read_columns
 from jdyn.data.hashing import sha256_file
 from jdyn.data.knee_slices import METADATA, Slice, write_slice, write_table
 from jdyn.data.preparation import Progress, new_folder, write_manifest
 
 _FOLDERS = ('singlecoil_train', 'singlecoil_val')
 _KSPACE = (640, 400)
+_NUMBER = re.compile(r'\d{1,6}', re.ASCII)
 _FEWEST = 4  # Of which 2, 1 and 1 are train, validation and test.
 
 Findings = Mapping[tuple[str, int], Sequence[str]]
@@ -52,15 +55,16 @@ def read_annotations(path: Path) -> dict[tuple[str, int], list[str]]:
   Raises:
     DataError: a column is missing, or the number of a slice is none.
   """
-  with _open_table(path) as file:
-    rows = list(csv.DictReader(file))
-  if not rows or not {'file', 'slice', 'label'} <= set(rows[0]):
-    raise DataError(f'{path}: no rows with columns file, slice, label. Fetch it again.')
   findings: dict[tuple[str, int], list[str]] = {}
-  for line, row in enumerate(rows, 2):
-    if not (row['slice'] or '').isdecimal() or not row['file'] or not row['label']:
-      raise DataError(f'{path}, line {line}: {row!r:.120} names no finding in a slice.')
-    findings.setdefault((row['file'], int(row['slice'])), []).append(row['label'])
+  for line, (file, number, label) in read_columns(path, ('file', 'slice', 'label')):
+    if not _NUMBER.fullmatch(number) or not file or not label:
+      raise DataError(
+        f'{path}, line {line}: {[file, number, label]!r:.120} names no finding in a '
+        'slice. Fetch it again.'
+      )
+    findings.setdefault((file, int(number)), []).append(label)
+  if not findings:
+    raise DataError(f'{path}: no rows. Fetch it again.')
   return findings
 
 
@@ -70,8 +74,14 @@ def read_names(path: Path) -> list[str]:
   Raises:
     DataError: they are too few to be split, or one is there twice.
   """
-  with _open_table(path) as file:
-    names = sorted(row[0].strip() for row in csv.reader(file) if row)
+  try:
+    with path.open(encoding='utf-8', newline='') as file:
+      names = sorted(row[0].strip() for row in csv.reader(file) if row)
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise DataError(
+      f'{path}: not a readable table ({error}). It is in the folder Annotations of '
+      'https://github.com/microsoft/fastmri-plus.'
+    ) from error
   if len(names) < _FEWEST or len(set(names)) < len(names) or not all(names):
     raise DataError(
       f'{path}: {len(names)} volumes, {len(set(names))} different; expected a list '
@@ -155,17 +165,6 @@ def prepare_fastmri(
     }
     write_manifest(folder, manifest, ('scikit-learn',))
   return counts
-
-
-def _open_table(path: Path) -> Any:
-  try:
-    path.read_text(encoding='utf-8')
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(
-      f'{path}: not a readable table ({error}). It is in the folder Annotations of '
-      'https://github.com/microsoft/fastmri-plus.'
-    ) from error
-  return path.open(encoding='utf-8', newline='')
 
 
 def _find_volumes(root: Path) -> dict[str, Path]:

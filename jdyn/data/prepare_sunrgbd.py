@@ -12,7 +12,6 @@ and `allsplit.mat` which part the image is in. The release differs in that
   and stay as they are.
 """
 
-import hashlib
 import os
 import posixpath
 import shutil
@@ -146,12 +145,11 @@ def prepare_sunrgbd(
   with new_folder(out) as folder:
     examples = read_examples(meta, split)
     _require_images(images, examples)
-    linked, digest = 0, hashlib.sha256()
+    linked = 0
     for i, label in enumerate(_labels(seg, len(examples))):
       example = examples[i]
       _check_sizes(images, example, label, f'{seg}: label {i + 1}')
       for path in example.images:
-        digest.update(f'{path} {sha256_file(images / path)}\n'.encode())
         linked += _link(images / path, folder / path)
       target = folder / example.label
       target.parent.mkdir()
@@ -161,7 +159,7 @@ def prepare_sunrgbd(
     files = sum(len(example.images) for example in examples)
     counts = _count(examples) | {'linked': linked, 'copied': files - linked}
     sources = {path.name: sha256_file(path) for path in (meta, seg, split)}
-    manifest = {'counts': counts, 'sources': sources | {'images': digest.hexdigest()}}
+    manifest = {'counts': counts, 'sources': sources}
     write_manifest(folder, manifest, ('h5py', 'scipy'))
   return counts
 

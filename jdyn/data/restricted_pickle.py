@@ -8,10 +8,12 @@ the token up in a table of functions of this module. The result is checked to
 consist of plain values. `RestrictedUnpickler` is that machine; a format that builds
 its arrays by other names is a subclass with another table.
 
-Memory stays proportional to the file: a length field that promises more bytes
-than the file has left is refused before anything is allocated, memo numbers do not
-size a table (in the C machine a file of twenty bytes can claim 64 GiB so), and
-values that the file shares are not expanded.
+Memory stays proportional to the file, at most about two hundred times as large where
+it is all op codes: a length field that promises more bytes than the file has left is
+refused before anything is allocated, memo numbers do not size a table (in the C
+machine a file of twenty bytes can claim 64 GiB so), and values that the file shares
+are not expanded. Nor are they walked: keys of dicts are plain, since hashing a tuple
+of shared or nested tuples takes forever or the whole C stack.
 """
 
 import dataclasses
@@ -27,12 +29,15 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from jdyn.data.dataset import DataError
+from jdyn.data.files import brief
 
 MAX_BYTES = 16 * 2**30
 """Default limit on the file's size; the largest MultiBench file has 3.7 GiB."""
 
 _MAX_DEPTH = 16
 _MAX_RANK = 32
+_MAX_SIZE = 2**63 - 1
+_LAST_CHARACTER = 0x10FFFF
 _PLAIN = str | bytes | int | float | None | np.generic  # A bool is an int.
 _DTYPE = re.compile(r'[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|[SU][1-9]\d*|O8?)')
 
@@ -42,8 +47,7 @@ _OPCODES = (  # noqa: SIM905
   'LONG_BINGET NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 '
   'FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE BINUNICODE8 '
   'SHORT_BINUNICODE BINBYTES BINBYTES8 SHORT_BINBYTES EMPTY_LIST LIST APPEND APPENDS '
-  'EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS '
-  'GLOBAL STACK_GLOBAL'
+  'EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT GLOBAL STACK_GLOBAL'
 ).split()
 
 _MALFORMED = (
@@ -93,7 +97,7 @@ class _Array:
     _, shape, dtype, fortran, data = state
     if dtype.dtype.kind == 'O':
       if _size(shape) != len(data) or not isinstance(data, list):
-        raise ValueError(f'an object array of shape {shape} without its items')
+        raise ValueError(f'an object array of shape {shape!r:.80} without its items')
       # Filled by index: `np.array` would look into the items for more dimensions.
       items = np.empty(len(data), object)
       for i, item in enumerate(data):
@@ -107,7 +111,7 @@ class _Array:
 def _size(shape: tuple) -> int:
   if not isinstance(shape, tuple) or len(shape) > _MAX_RANK:
     raise ValueError('an array whose shape is no short tuple')
-  if not all(isinstance(n, int) and n >= 0 for n in shape):
+  if not all(isinstance(n, int) and 0 <= n <= _MAX_SIZE for n in shape):
     raise ValueError('an array whose shape has other things than sizes')
   return math.prod(shape)
 
@@ -120,6 +124,10 @@ def _view(data: str | bytes, dtype: np.dtype, shape: tuple, order: str) -> np.nd
     raise ValueError(f'an array of shape {shape} and type {dtype} with other data')
   if not data:
     return np.empty(shape, dtype)
+  if dtype.kind == 'U':
+    letters = np.frombuffer(data, np.dtype('u4').newbyteorder(dtype.byteorder))
+    if letters.max() > _LAST_CHARACTER:
+      raise ValueError('text that is not Unicode')
   return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
@@ -220,7 +228,7 @@ class RestrictedUnpickler(pickle._Unpickler):
       ) from error
     except _MALFORMED as error:
       raise DataError(
-        f'{path}: truncated, or not a pickle ({type(error).__name__}: {error}). '
+        f'{path}: truncated, or not a pickle ({type(error).__name__}: {brief(error)}). '
         'Fetch the file again.'
       ) from error
 
@@ -251,7 +259,40 @@ class RestrictedUnpickler(pickle._Unpickler):
     (count,) = struct.unpack('<Q', self.read(8))
     self.append(self.read(count))
 
-  dispatch = _dispatch(reduce=reduce, build=build, bytearray8=bytearray8)
+  def dict(self) -> None:
+    """A dict of the items above the mark."""
+    items = self.pop_mark()
+    self.append(_with_items({}, items))
+
+  def setitem(self) -> None:
+    """One item of a dict."""
+    value, key = self.stack.pop(), self.stack.pop()
+    _with_items(self.stack[-1], [key, value])
+
+  def setitems(self) -> None:
+    """Those above the mark."""
+    items = self.pop_mark()
+    _with_items(self.stack[-1], items)
+
+  dispatch = _dispatch(
+    reduce=reduce,
+    build=build,
+    bytearray8=bytearray8,
+    dict=dict,
+    setitem=setitem,
+    setitems=setitems,
+  )
+
+
+def _with_items(target: Any, items: list[Any]) -> Any:
+  """A dict with further items: keys and values in turn."""
+  if not isinstance(target, dict):
+    raise ValueError(f'items for a {type(target).__name__}')
+  for key, value in zip(items[::2], items[1::2], strict=True):
+    if not isinstance(key, _PLAIN):
+      raise RefusedError('a dict whose keys are not plain')
+    target[key] = value
+  return target
 
 
 def _plain(value: Any, seen: dict[int, Any], depth: int = 0) -> Any:
@@ -266,8 +307,6 @@ def _plain(value: Any, seen: dict[int, Any], depth: int = 0) -> Any:
     elif isinstance(value, list | tuple):
       plain = type(value)(_plain(item, seen, depth + 1) for item in value)
     elif isinstance(value, dict):
-      if not all(isinstance(key, _PLAIN) for key in value):
-        raise RefusedError('a dict whose keys are not plain')
       plain = {key: _plain(item, seen, depth + 1) for key, item in value.items()}
     else:
       raise RefusedError(f'a {type(value).__name__} as a value')

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jdyn.data import npy
 from jdyn.data.dataset import PRESENT, DataError, ModalitySpec, Split
 from jdyn.data.pipeline import assemble
 
@@ -155,8 +156,8 @@ def _take(value: Any, rows: np.ndarray) -> Any:
 def _load(path: Path, spec: ModalitySpec) -> np.ndarray:
   """One example."""
   try:
-    array = np.load(path, allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
+    array = npy.read(path)
+  except (OSError, ValueError) as error:
     raise DataError(
       f'{path} is no readable .npy file ({error}); write it with numpy.save, without '
       'Python objects.'

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import struct
 import wave
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def find_recordings(root: Path) -> list[Recording]:
 
 
 def read_wav(path: Path) -> np.ndarray:
-  """The samples of a recording: `i16[L]`.
+  """The samples of a recording: `i16[L]`; they take the size of the file.
 
   Raises:
     DataError: if it is not 8 kHz, mono, 16 bit, or is cut short.
@@ -55,15 +56,16 @@ def read_wav(path: Path) -> np.ndarray:
   try:
     with wave.open(str(path), 'rb') as file:
       form = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
+      if form != (RATE, 1, 16):
+        raise DataError(
+          f'{path}: {form[0]} Hz, {form[1]} channels, {form[2]} bit; expected {RATE} '
+          'Hz, 1 channel, 16 bit. Convert it.'
+        )
       count = file.getnframes()
-      data = file.readframes(count)
-  except (wave.Error, EOFError) as error:
+      # Room for so many is made before the first is read.
+      data = file.readframes(min(count, path.stat().st_size))
+  except (EOFError, OSError, RuntimeError, struct.error, wave.Error) as error:
     raise DataError(f'{path}: not a wav file ({error}). Fetch it again.') from error
-  if form != (RATE, 1, 16):
-    raise DataError(
-      f'{path}: {form[0]} Hz, {form[1]} channels, {form[2]} bit; expected {RATE} Hz, '
-      '1 channel, 16 bit. Convert it.'
-    )
   if len(data) != 2 * count:
     raise DataError(f'{path}: {len(data)} of {2 * count} bytes. Fetch it again.')
   return np.frombuffer(data, '<i2')

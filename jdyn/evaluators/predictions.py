@@ -4,31 +4,20 @@ import dataclasses
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jdyn.data import expansion, npy
 from jdyn.data.dataset import DataError, Split
 from jdyn.metrics.interval import summarize
 from jdyn.tasks import Task
 from jdyn.typing import Outputs
 
-# What NumPy and zipfile raise on files that are cut off or have flipped bits.
-_DAMAGE = (
-  EOFError,
-  KeyError,
-  OSError,
-  RuntimeError,
-  TypeError,
-  ValueError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
-
+# What comes of files that are cut off, have flipped bits or are others.
+_DAMAGE = (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError)
 
 _UNSPENT = 'unspent_macs'
 _EVIDENCE = 'evidence/'
@@ -89,7 +78,7 @@ class Predictions:
     return found
 
   def save(self, path: Path) -> None:
-    """Writes one `.npz`, atomically."""
+    """Writes one `.npz` that is there as a whole or not at all."""
     arrays = {'ids': self.ids, 'label': self.label, 'logits': self.logits}
     for group in _GROUPS:
       arrays |= {f'{group}/{k}': v for k, v in getattr(self, group).items()}
@@ -99,6 +88,8 @@ class Predictions:
     partial = path.with_suffix('.partial')
     with open(partial, 'wb') as file:
       np.savez_compressed(file, **arrays)
+      file.flush()
+      os.fsync(file.fileno())
     os.replace(partial, path)
 
   @classmethod
@@ -109,8 +100,8 @@ class Predictions:
       DataError: the file is damaged or not such a file.
     """
     try:
-      with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
+      # Counts of pixels are mostly zeros, and pack as well as anything.
+      arrays = npy.read_archive(path, expansion.DEFLATE_RATIO)
       about = json.loads(str(arrays.pop('about')))
       paths = tuple(arrays.pop('paths').tolist()) if 'paths' in arrays else ()
       named = {group: {} for group in _GROUPS}
@@ -120,7 +111,7 @@ class Predictions:
       return cls(**arrays, **named, about=about, paths=paths)
     except _DAMAGE as error:
       raise DataError(
-        f'{path} does not hold predictions ({error}); write it again with '
+        f'{path} does not hold predictions ({error!s:.200}); write it again with '
         '`python -m jdyn.evaluate`.'
       ) from error
 

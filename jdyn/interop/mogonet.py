@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jdyn.data.dataset import DataError
+from jdyn.data.files import brief
 from jdyn.interop.torch_file import read_torch
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,15 +35,19 @@ def read_networks(folder: Path, views: int = 3) -> dict[str, dict[str, np.ndarra
   for name, want in _expected(shapes, views).items():
     if shapes[name] != want:
       raise DataError(
-        f'{folder / name}.pth: tensors of shapes {shapes[name]}, where {want} fits the '
-        'other files. Take all files from one run.'
+        f'{folder / name}.pth: tensors of shapes {brief(shapes[name])}, where {want} '
+        'fits the other files. Take all files from one run.'
       )
   return found
 
 
 def _shapes(tensors: object) -> Shapes:
   named = tensors if isinstance(tensors, dict) else {'': tensors}
-  return {name: np.shape(value) for name, value in named.items()}
+  # Of other things the shape is not asked, which would walk through them.
+  return {
+    name: value.shape if isinstance(value, np.ndarray) else (type(value).__name__,)
+    for name, value in named.items()
+  }
 
 
 def _expected(shapes: Mapping[str, Shapes], views: int) -> dict[str, Shapes]:

@@ -30,11 +30,16 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     found = found.get('state_dict', found)
   if not isinstance(found, dict):
     raise DataError(f'{path}: holds a {type(found).__name__}, and no state dict.')
-  return {
-    name: tensor
+  tensors = {
+    str(name): tensor
     for name, tensor in found.items()
     if not str(name).endswith('num_batches_tracked')
   }
+  for name, tensor in tensors.items():
+    if not isinstance(tensor, np.ndarray):
+      kind = type(tensor).__name__
+      raise DataError(f'{path}: {name!r:.80} is a {kind}, and no tensor.')
+  return tensors
 
 
 def linear(name: str, *module: str) -> dict[str, Place]:

@@ -5,7 +5,8 @@ call of one function of PyTorch's, with a shape, strides and the name of a stora
 `<root>/data/<name>` holds the storage's bytes. The pickle is read by the restricted
 machine of `jdyn.data`, which knows that one call beside those of NumPy's scalars and
 arrays; records are stored uncompressed, are checked against their CRC and never written
-to disk.
+to disk. Storages take the size of the file, and once more for each further type that
+the pickle says they have.
 
 Before PyTorch 1.6 it was a sequence, without a checksum: pickles of a magic number, of
 the format's version, of the system's sizes, of what was saved, and of the storages'
@@ -25,6 +26,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from jdyn.data.dataset import DataError
+from jdyn.data.files import brief
 from jdyn.data.restricted_pickle import (
   MAX_BYTES,
   Global,
@@ -55,6 +57,7 @@ _DAMAGE = (
   EOFError,
   NotImplementedError,
   OSError,
+  OverflowError,
   RuntimeError,
   TypeError,
   ValueError,
@@ -83,14 +86,17 @@ def _tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_) ->
     raise ValueError('a tensor without a storage')
   numbers = (offset, *shape, *strides)
   if not all(isinstance(n, int) and n >= 0 for n in numbers):
-    raise ValueError(f'a tensor of shape {shape} and strides {strides} at {offset}')
+    raise ValueError(
+      f'a tensor of shape {brief(shape)} and strides {brief(strides)} at '
+      f'{brief(offset)}'
+    )
   steps = zip(shape, strides, strict=True)
   last = offset + sum((n - 1) * step for n, step in steps)
   size = math.prod(shape)
   if size and not (last < len(storage.values) >= size):
     raise ValueError(
-      f'a tensor of shape {shape} and strides {strides} at {offset} of a storage of '
-      f'{len(storage.values)} values'
+      f'a tensor of shape {brief(shape)} and strides {brief(strides)} at {offset} of a '
+      f'storage of {len(storage.values)} values'
     )
   if not size:
     return np.empty(shape, storage.values.dtype)
@@ -125,8 +131,13 @@ class _TensorUnpickler(RestrictedUnpickler):
   def persistent_load(self, name: Any) -> _Storage | None:
     """The storage that a persistent id names."""
     kind, storage, key, _device, count, *view = name
-    if kind != 'storage' or not isinstance(storage, Global) or view not in ([], [None]):
-      raise RefusedError(f'the persistent id {name!r:.80}')
+    if (
+      kind != 'storage'
+      or not isinstance(storage, Global)
+      or not isinstance(key, str)
+      or view not in ([], [None])
+    ):
+      raise RefusedError(f'the persistent id {brief(name)}')
     return self.storage(key, storage.name, count)
 
   def storage(self, key: str, kind: str, count: int) -> _Storage | None:
@@ -182,7 +193,7 @@ class _Archive:
   def record(self, name: str) -> bytes:
     """The bytes of one record; raises ValueError if there is none."""
     if (name := self._root + name) not in self._records:
-      raise ValueError(f'no record {name}')
+      raise ValueError(f'no record {name:.80}')
     return self._archive.read(self._records[name])
 
   def values(self, name: str, dtype: np.dtype) -> np.ndarray:
@@ -214,6 +225,8 @@ class _Sequence:
     survey.run(path)
     length = file.tell() - start
     names = read()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+      raise ValueError('no list of the names of storages')
     if sorted(names) != sorted(survey.found):
       raise ValueError(f'{len(survey.found)} storages promised, {len(names)} there')
     self._starts = {}
@@ -271,7 +284,7 @@ def read_torch(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     raise
   except _DAMAGE as error:
     raise DataError(
-      f'{path}: not a whole file of torch.save ({error}). Fetch the file again.'
+      f'{path}: not a whole file of torch.save ({brief(error)}). Fetch it again.'
     ) from error
 
 

@@ -26,10 +26,23 @@ T = TypeVar('T')
 def start_logging() -> None:
   """Shows jdyn's own messages on stderr, and only warnings of others."""
   absl_logging.set_verbosity(absl_logging.WARNING)
+  absl_logging.get_absl_logger().addFilter(_is_news)
+  sys.unraisablehook = _show_unraisable
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   _LOG.handlers, _LOG.propagate = [handler], False
   _LOG.setLevel(logging.INFO)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Orbax logs the traceback of what it raises too."""
+  return not (record.exc_info and 'orbax' in Path(record.pathname).parts)
+
+
+def _show_unraisable(unraisable) -> None:
+  """Once a save has failed, Orbax's other writes call back into a loop it closed."""
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(unraisable)
 
 
 def use_cache(folder: str) -> None:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from jdyn import build
 from jdyn.data.dataset import Dataset
 from jdyn.training.parallel import Parallel
+from jdyn.training.workdir import Lock
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Context:
     workdir: of the run.
     stop: says whether the process was asked to end.
     first_step: says once how long it took to get to the first training step.
+    lock: of `workdir`, or of the folder around it.
   """
 
   config: ConfigDict
@@ -41,6 +43,7 @@ class Context:
   workdir: Path
   stop: 'StopFlag'
   first_step: 'FirstStep'
+  lock: Lock
 
   def folder(self, stage: build.Stage) -> Path:
     """Where a stage keeps its files."""
@@ -51,14 +54,14 @@ class FirstStep:
   """Logs, once, the time from the start of the process to the first step."""
 
   def __init__(self, started: float):
-    """`started` is `time.time()` at the start of the process."""
+    """`started` is `time.monotonic()` at the start of the process."""
     self._started: float | None = started
 
   def report(self) -> None:
     """To be called after every compiled call; only the first one says something."""
     if self._started is None:
       return
-    seconds, self._started = time.time() - self._started, None
+    seconds, self._started = time.monotonic() - self._started, None
     cache = jax.config.jax_compilation_cache_dir or 'none'
     _LOG.info('First training step %.1f s after start (cache: %s).', seconds, cache)
 

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from jdyn import build
 from jdyn.data.hashing import sha256_file
+from jdyn.data.sealed import write_sealed
 from jdyn.encoders.resnet import ResNet
 from jdyn.evaluators.report import write_report
 from jdyn.interop import CONVERTERS, ENCODERS
 from jdyn.training import selection, variables
-from jdyn.training.logging import write_json
 from jdyn.training.loop import opened
 from jdyn.training.programs import hparams_at
 from jdyn.training.result import write_results
@@ -127,8 +127,8 @@ def convert_encoder(
   found = ENCODERS[kind](path, template)
   whole = jax.tree.map(lambda like, x: np.asarray(x, like.dtype)[None], template, found)
   variables.save_best(folder, 0, whole)
-  about = {'kind': kind, 'source': path.name, 'sha256': sha256_file(path)}
-  write_json(folder / 'weights.json', {**about, 'modality': modality})
+  about = {'kind': kind, 'source': path.name, 'source_sha256': sha256_file(path)}
+  write_sealed(folder / 'weights.json', {**about, 'modality': modality})
   return f'{_first_stage(config)}.pretrained.{modality}'
 
 

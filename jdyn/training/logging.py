@@ -1,6 +1,9 @@
 """What a run writes down while it trains, and the lines that commands show."""
 
+import dataclasses
+import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -10,23 +13,22 @@ from typing import Any
 
 import numpy as np
 
-
-def write_json(path: Path, value: Any) -> None:
-  """Writes a JSON file atomically."""
-  partial = path.with_suffix(path.suffix + '.partial')
-  partial.write_text(json.dumps(value, indent=1, sort_keys=True) + '\n')
-  os.replace(partial, path)
+from jdyn.data.dataset import DataError
+from jdyn.evaluators.run_files import LOG
+from jdyn.training.board import Board
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-  """The records of a JSON-lines file; none if it does not exist.
+@dataclasses.dataclass(frozen=True)
+class LogMark:
+  """How far a log had come, and what it said until there.
 
-  A last line that a kill cut off in its middle does not count.
+  Attributes:
+    size: bytes.
+    sha256: of these.
   """
-  if not path.exists():
-    return []
-  lines = path.read_text().splitlines(keepends=True)
-  return [json.loads(line) for line in lines if line.endswith('\n')]
+
+  size: int = 0
+  sha256: str = hashlib.sha256().hexdigest()
 
 
 class MetricLog:
@@ -36,28 +38,47 @@ class MetricLog:
   never stopped.
   """
 
-  def __init__(self, folder: Path, resume_step: int):
-    """Drops what was logged after the step at which training resumes."""
-    from tensorboardX import SummaryWriter  # Not needed for `--help`.
+  def __init__(self, folder: Path, resume_step: int = 0, mark: LogMark = LogMark()):
+    """Goes on where a checkpoint was saved, and drops what was logged after it.
 
-    self._path = folder / 'metrics.jsonl'
-    kept = [r for r in read_lines(self._path) if r['step'] <= resume_step]
-    partial = self._path.with_suffix('.partial')
-    partial.write_text(''.join(_line(record) for record in kept))
-    os.replace(partial, self._path)
-    self._file = open(self._path, 'a')  # noqa: SIM115
-    self._board = SummaryWriter(
-      str(folder / 'tensorboard'), purge_step=resume_step + 1 if resume_step else None
-    )
+    Args:
+      folder: of the stage.
+      resume_step: of the checkpoint; 0 at the start.
+      mark: that was set before the checkpoint was saved.
+
+    Raises:
+      DataError: the log is not what it was then.
+    """
+    self._file = open(folder / LOG, 'a+b')  # noqa: SIM115
+    self._file.seek(0)
+    kept = self._file.read(mark.size)
+    self._size, self._hash = mark.size, hashlib.sha256(kept)
+    if self._hash.hexdigest() != mark.sha256:
+      self._file.close()
+      raise DataError(
+        f'{folder / LOG}: damaged, or changed after the checkpoint of step '
+        f'{resume_step} was saved. Restore it from a copy, or delete the checkpoints '
+        'of this stage, so that it is trained from its start.'
+      )
+    self._file.truncate(mark.size)
+    self._board = Board(folder / 'tensorboard', resume_step)
+
+  def mark(self) -> LogMark:
+    """What was logged so far, which is on disk then, for the next checkpoint."""
+    os.fsync(self._file.fileno())
+    return LogMark(self._size, self._hash.hexdigest())
 
   def write(self, record: Mapping[str, Any]) -> None:
     """One line; values are numbers, strings, or one number per seed."""
-    self._file.write(_line(record))
+    line = (json.dumps(_without_nan(record), sort_keys=True) + '\n').encode()
+    self._file.write(line)
     self._file.flush()
+    self._size += len(line)
+    self._hash.update(line)
     split = record['split']
     for name, value in record.items():
       if isinstance(value, Sequence) and not isinstance(value, str):
-        self._board.add_scalar(f'{split}/{name}', np.mean(value), record['step'])
+        self._board.scalar(f'{split}/{name}', np.mean(value), record['step'])
 
   def close(self) -> None:
     """Closes both files."""
@@ -65,8 +86,13 @@ class MetricLog:
     self._board.close()
 
 
-def _line(record: Mapping[str, Any]) -> str:
-  return json.dumps(record, sort_keys=True) + '\n'
+def _without_nan(value: Any) -> Any:
+  """JSON has no numbers that are not finite: null."""
+  if isinstance(value, Mapping):
+    return {key: _without_nan(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_without_nan(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Progress:
@@ -79,7 +105,8 @@ class Progress:
     """`batch` is the number of examples per step, over all seeds."""
     self._stage, self._total, self._batch = stage, total_steps, batch
     self._first, self._started = first_step, time.monotonic()
-    self._live = sys.stderr.isatty()
+    in_notebook = type(sys.stderr).__module__.startswith('ipykernel')
+    self._live = sys.stderr.isatty() or in_notebook
 
   def show(self, step: int, text: str, *, epoch_done: bool) -> None:
     """Shows where training is."""

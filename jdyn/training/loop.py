@@ -14,11 +14,12 @@ from jdyn.data.dataset import Split
 from jdyn.data.holdout import hold_out
 from jdyn.data.load import load
 from jdyn.evaluators.report import write_report
+from jdyn.evaluators.run_files import is_finished
 from jdyn.training import variables
 from jdyn.training.context import Context, FirstStep, StopFlag
 from jdyn.training.parallel import Parallel
-from jdyn.training.stage import train_stage
-from jdyn.training.workdir import Lock, describe
+from jdyn.training.stage import check_stage, train_stage
+from jdyn.training.workdir import describe, held, naming_changes
 
 
 def train(config: ConfigDict, workdir: Path, started: float | None = None) -> Path:
@@ -27,7 +28,7 @@ def train(config: ConfigDict, workdir: Path, started: float | None = None) -> Pa
   Args:
     config: a locked run config (`configs/base.py`).
     workdir: its folder; the same command continues what it holds.
-    started: `time.time()` at the start of the process.
+    started: `time.monotonic()` at the start of the process.
 
   Returns:
     The path of the report.
@@ -40,6 +41,7 @@ def train(config: ConfigDict, workdir: Path, started: float | None = None) -> Pa
     Preempted: SIGTERM came; the state is saved.
   """
   with opened(config, workdir, started) as (stage, context):
+    check(stage, context)
     describe(workdir, config.to_dict(), context.dataset)
     _train_tree(stage, context.dataset.splits['train'], context)
     return write_report(workdir)
@@ -54,22 +56,19 @@ def opened(
   Raises:
     ConfigError: the config cannot run.
     DataError: the data is not what its format promises.
-    WorkdirError: the folder is in use.
+    WorkdirError: the folder is in use, or cannot be written, now or any more.
   """
-  run = build.run(config)
+  run, source = build.run(config), build.source(config)
   parallel = Parallel(run.parallel)
-  lock = Lock(workdir)
-  stop = StopFlag()
-  try:
-    dataset = load(build.source(config), run.root, cache=workdir / 'stand_in')
+  with contextlib.ExitStack() as stack:
+    lock = stack.enter_context(held(workdir))
+    stop = StopFlag()
+    stack.callback(stop.restore)
+    with naming_changes(workdir, run.root):
+      dataset = load(source, run.root, cache=workdir / 'stand_in')
     stage = build.stage(config, dataset.spec, parallel.axis_name)
-    for each in build.all_stages(stage):
-      parallel.check(each.batch_size)
-    first_step = FirstStep(started or time.time())
-    yield stage, Context(config, run, dataset, parallel, workdir, stop, first_step)
-  finally:
-    stop.restore()
-    lock.release()
+    first = FirstStep(started or time.monotonic())
+    yield stage, Context(config, run, dataset, parallel, workdir, stop, first, lock)
 
 
 def _train_tree(stage: build.Stage, train: Split, context: Context) -> Any:
@@ -82,7 +81,7 @@ def _train_tree(stage: build.Stage, train: Split, context: Context) -> Any:
   """
   splits, found = train_before(stage, train, context)
   folder = context.folder(stage)
-  if not (folder / 'result.json').exists():
+  if not is_finished(folder):
     train_stage(stage, splits, found, context)
   num_seeds = len(context.run.seeds)
   return variables.load_best(folder, stage, context.dataset.spec, num_seeds)
@@ -102,7 +101,7 @@ def train_before(
     The splits as the stage itself may see them, and the best variables `[S, ...]` of
     the stages before it, by name.
   """
-  own, theirs = _share(train, stage)
+  own, theirs = share(train, stage)
   found = {
     name: _train_tree(each, theirs if name in stage.experts else own, context)
     for name, each in sorted(stage.before.items())
@@ -110,7 +109,30 @@ def train_before(
   return {**context.dataset.splits, 'train': own}, found
 
 
-def _share(train: Split, stage: build.Stage) -> tuple[Split, Split]:
+def check(stage: build.Stage, context: Context) -> None:
+  """Finds what of a run would fail later, before anything is compiled or trained.
+
+  Args:
+    stage: the main one.
+    context: of the run.
+
+  Raises:
+    ConfigError: the data or the devices do not fit the config.
+    CheckpointError: variables to start with are not there.
+  """
+  _check_tree(stage, context.dataset.splits['train'], context)
+
+
+def _check_tree(stage: build.Stage, train: Split, context: Context) -> None:
+  """Checks a stage, which may see the examples `train`, after those before it."""
+  own, theirs = share(train, stage)
+  for name, each in sorted(stage.before.items()):
+    _check_tree(each, theirs if name in stage.experts else own, context)
+  if not is_finished(context.folder(stage)):
+    check_stage(stage, {**context.dataset.splits, 'train': own}, context)
+
+
+def share(train: Split, stage: build.Stage) -> tuple[Split, Split]:
   """What the stage itself and what its experts train on; the same without holdout."""
   if not (stage.holdout and stage.experts):
     return train, train

@@ -50,7 +50,7 @@ class Parallel:
     if batch_size % self.num_devices:
       raise ValueError(
         f'batch_size={batch_size} must divide by {self.num_devices} devices; '
-        "change it or set parallel='jit'."
+        "change it, or set parallel='jit'."
       )
 
   def put(self, tree: Any) -> Any:

@@ -1,7 +1,6 @@
 """A finished stage's outputs on every example of a split."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,10 @@ import numpy as np
 
 from jdyn.build import Stage
 from jdyn.data.dataset import Split
+from jdyn.evaluators.run_files import RESULT, read_json
 from jdyn.models.input_names import input_names
 from jdyn.tasks import Task
+from jdyn.training.guard import NAMED, NonFiniteError
 from jdyn.training.parallel import Parallel
 from jdyn.training.programs import Evaluator
 from jdyn.typing import Batch, Outputs
@@ -76,7 +77,13 @@ def predictor(
       device_bytes=device_bytes,
       keep=keep,
     )
-    return lambda variables, hparams: evaluator(variables, hparams, {})[1]
+
+    def finite_outputs(variables, hparams):
+      _, finite, outputs = evaluator(variables, hparams, {})
+      _check_finite(stage, split, finite)
+      return outputs
+
+    return finite_outputs
 
   run = runner(stage.model, keep or partial(_kept, stage.task))
   if keep or not hasattr(stage.model, 'given'):
@@ -94,6 +101,17 @@ def predictor(
   return run_all
 
 
+def _check_finite(stage: Stage, split: Split, finite: np.ndarray) -> None:
+  """No score can be trusted that counts such examples, so there is none."""
+  bad = ~finite.all(axis=0)
+  if bad.any():
+    raise NonFiniteError(
+      f'Stage {stage.name!r}: its model gives logits that are not finite for '
+      f'{bad.sum()} of {bad.size} examples, {split.ids[bad][:NAMED].tolist()}. Correct '
+      'or remove them, or train with a lower optimizer.learning_rate.'
+    )
+
+
 def _kept_logits(task: Task, outputs: Outputs, batch: Batch) -> jax.Array:
   return task.kept(outputs.logits, batch)
 
@@ -106,6 +124,10 @@ def _kept(task: Task, outputs: Outputs, batch: Batch) -> Outputs:
 
 
 def read_hparams(folder: Path) -> dict[str, np.ndarray]:
-  """What a finished stage was evaluated with, `[S]` each."""
-  result = json.loads((folder / 'result.json').read_text())
+  """What a finished stage was evaluated with, `[S]` each.
+
+  Raises:
+    DataError: its result is missing or damaged.
+  """
+  result = read_json(folder / RESULT)
   return {name: np.asarray(value) for name, value in result['hparams'].items()}

@@ -93,7 +93,9 @@ class TrainPrograms:
   Attributes:
     schedules: of the stage.
     start: `(seeds [S]) -> TrainState` with leading axis M.
-    call: `(state, data, xs) -> (state, metrics [M, steps])`.
+    call: `(state, data, start, xs) -> (state, metrics [M, steps])`, where `start` is
+      the number of the first step of `xs`. A member takes those steps whose number is
+      its own, so after one that was left out the same call goes on behind it.
   """
 
   def __init__(
@@ -149,19 +151,21 @@ class TrainPrograms:
       missing_rate=stage.missing_rate,
     )
 
-    def steps(state, data, xs):
+    def steps(state, data, start, xs):
       schedules = of_variant(self.schedules, state.variant, stage.num_variants)
-      return jax.lax.scan(
-        lambda s, x: step(s, feed.fetch(data, x), schedules=schedules),
-        state,
-        xs,
-        unroll=unroll,
-      )
+      numbers = start + jnp.arange(len(jax.tree.leaves(xs)[0]), dtype=jnp.int32)
+
+      def body(state, x):
+        number, x = x
+        batch = feed.fetch(data, x)
+        return step(state, batch, number=number, schedules=schedules)
+
+      return jax.lax.scan(body, state, (numbers, xs), unroll=unroll)
 
     data_axes = {'inputs': _seed_axes(split, 1), 'label': None} if feed.data else None
     self.call = parallel.wrap(
-      every(steps, (MEMBERS, data_axes, 0)),
-      in_axes=(replicated, replicated, BATCH_AXIS),
+      every(steps, (MEMBERS, data_axes, None, 0)),
+      in_axes=(replicated, replicated, replicated, BATCH_AXIS),
       out_axes=(replicated, replicated),
       donate=(0,),
     )
@@ -234,7 +238,8 @@ class Evaluator:
       def body(_, x):
         batch = x if data is None else gather(split, data, x['index'], x['mask'])
         sums, outputs = step(variables, batch, hparams=hparams, memory=memory)
-        return None, (sums, keep(outputs, batch) if keep else ())
+        kept = keep(outputs, batch) if keep else ()
+        return None, (sums, (_finite_rows(outputs.logits), kept))
 
       _, (sums, outputs) = jax.lax.scan(body, None, xs)
       return jax.tree.map(lambda x: x.sum(0), sums), outputs
@@ -250,7 +255,9 @@ class Evaluator:
       out_axes=(replicated, 2),
     )
 
-  def __call__(self, variables: Any, hparams: Any, memory: Any) -> tuple[Any, Any]:
+  def __call__(
+    self, variables: Any, hparams: Any, memory: Any
+  ) -> tuple[Any, np.ndarray, Any]:
     """Runs the split.
 
     Args:
@@ -259,8 +266,8 @@ class Evaluator:
       memory: of the loss terms, `[M, ...]`.
 
     Returns:
-      Sums `[M, ...]` (see `eval_step`), and what `keep` gave, `[M, N, ...]`, or
-      None, as NumPy arrays.
+      Sums `[M, ...]` (see `eval_step`), which examples have finite logits, `[M, N]`,
+      and what `keep` gave, `[M, N, ...]`, or None, as NumPy arrays.
     """
     rows, mask = self._batches
     if self._data is not None:
@@ -275,15 +282,19 @@ class Evaluator:
         part, output = self._run(variables, hparams, memory, None, batch)
         sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
         outputs.append(output)
-    return jax.tree.map(np.asarray, sums), self._trim(outputs)
+    finite, kept = self._trim(outputs)
+    return jax.tree.map(np.asarray, sums), finite, kept if self._keep else None
 
   def _trim(self, parts: Sequence[Any]) -> Any:
     """Joins `[M, batches, B, ...]` parts into `[M, N, ...]`, padding dropped."""
-    if self._keep is None:
-      return None
 
     def join(*leaves):
       leaf = np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
       return leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:])[:, : len(self._split)]
 
     return jax.tree.map(join, *parts)
+
+
+def _finite_rows(logits: jax.Array) -> jax.Array:
+  """Of which examples all logits are finite: `[B, ...]` -> `bool[B]`."""
+  return jnp.isfinite(logits).reshape(len(logits), -1).all(axis=1)

@@ -14,9 +14,9 @@ from jdyn.evaluators.predictions import (
   from_outputs,
   score_all,
 )
+from jdyn.evaluators.run_files import predictions_file, write_result
 from jdyn.training import selection, variables
 from jdyn.training.context import Context
-from jdyn.training.logging import write_json
 from jdyn.training.predict import predictor
 
 _LOG = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def write_results(
       about = {'stage': stage.name, 'split': name}
       paths = stage.budget_paths
       predictions[name] = from_outputs(outputs, splits[name], stage.task, about, paths)
-      predictions[name].save(folder / f'predictions_{name}.npz')
+      predictions[name].save(folder / predictions_file(name))
       scores[name] = score_all(
         predictions[name], stage.task, stage.costs.paths, stage.costs.total
       )
@@ -80,7 +80,7 @@ def write_results(
       'macs': {'total': stage.costs.total, 'paths': dict(stage.costs.paths)},
       'splits': scores,
     }
-    write_json(folder / 'result.json', result)
+    write_result(folder, result)
     title = f'Stage {stage.name}' if len(stages) == 1 else context.workdir.name
     if warning := convergence_warning(predictions):
       _LOG.warning('%s: %s', title, warning)

@@ -53,7 +53,7 @@ def update(
   maximize: bool,
   patience: int,
 ) -> Best:
-  """After an epoch; only a strictly better score counts.
+  """After an epoch; only a finite and strictly better score counts.
 
   Args:
     best: so far.
@@ -64,7 +64,7 @@ def update(
     patience: more bad epochs in a row than this stop a seed; -1 never does.
   """
   better = (score > best.score) if maximize else (score < best.score)
-  better &= ~best.stopped
+  better &= jnp.isfinite(score) & ~best.stopped
 
   def pick(new, old):
     return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -27,9 +27,15 @@ from jdyn.optimizer import EXPERTS
 from jdyn.training import selection, variables
 from jdyn.training.checkpoint import Checkpoints
 from jdyn.training.context import Context, Preempted
-from jdyn.training.feed import HostFeed, make_feed
-from jdyn.training.guard import NonFiniteError, diagnose
+from jdyn.training.feed import make_feed
 from jdyn.training.logging import Progress
+from jdyn.training.nonfinite import (
+  GoBack,
+  GuardedCalls,
+  applied_means,
+  check_best,
+  disqualify,
+)
 from jdyn.training.predict import predict, read_hparams
 from jdyn.training.programs import Evaluator, TrainPrograms, hparams_at, of_variant
 from jdyn.training.result import write_results
@@ -56,7 +62,7 @@ def train_stage(
     context: of the run.
 
   Raises:
-    NonFiniteError: a loss or gradient was not finite.
+    NonFiniteError: numbers were not finite (see `nonfinite`).
     Preempted: SIGTERM came; the state is saved.
   """
   checkpoints = context.folder(stage) / 'checkpoints'
@@ -81,7 +87,7 @@ def train_variants(
 
   Raises:
     ValueError: examples lack a modality without which the model cannot judge.
-    NonFiniteError: a loss or gradient was not finite.
+    NonFiniteError: numbers were not finite (see `nonfinite`).
     Preempted: SIGTERM came; the state is saved.
   """
   stage, context = stages[0], contexts[0]
@@ -95,6 +101,58 @@ def train_variants(
   trainer = _Trainer(build.merge(stages), read, start, contexts, checkpoints)
   best, hparams = trainer.train()
   write_results(stages, splits, experts, best, hparams, contexts)
+
+
+def check_stage(
+  stage: build.Stage, splits: Mapping[str, Split], context: Context
+) -> None:
+  """Finds what `train_stage` would refuse, before anything is compiled.
+
+  Args:
+    stage: to be trained.
+    splits: as it may see them.
+    context: of the run.
+
+  Raises:
+    ConfigError: the data or the devices do not fit the stage.
+    CheckpointError: variables to start with are not there.
+  """
+  run, size = context.run, len(splits['train'])
+  if stage.batch_size > size:
+    raise build.ConfigError(
+      f'{stage.name}: batch_size={stage.batch_size} is more than the {size} examples '
+      'that the stage is trained on; take fewer.'
+    )
+  try:
+    context.parallel.check(stage.batch_size)
+    for name, split in splits.items():
+      _judged(stage, name, split)
+    names = [name for name in stage.inputs if name in splits['train'].inputs]
+    if stage.frozen:
+      _check_repeatable(splits['train'])
+    make_feed(
+      splits['train'].only(names),
+      run.seeds,
+      stage.batch_size,
+      feed=run.feed,
+      device_bytes=run.device_bytes,
+      num_threads=run.host_threads,
+    )
+  except ValueError as error:
+    raise build.ConfigError(f'{stage.name}: {error}') from error
+  for place, folder in stage.pretrained.items():
+    variables.load_pretrained(
+      Path(folder), place, stage, context.dataset.spec, run.seeds
+    )
+
+
+def _check_repeatable(train: Split) -> None:
+  """Raises ValueError if the examples are others each time they are drawn."""
+  if train.augment:
+    raise ValueError(
+      'frozen experts judge every example once, and training augments it anew each '
+      "time; set freeze='none'."
+    )
 
 
 def _start(
@@ -137,11 +195,6 @@ def _add_expert_outputs(
   expert in evaluation mode is a constant function of the example, so each is
   run once and not once per epoch.
   """
-  if splits['train'].augment:
-    raise ValueError(
-      f'Stage {stage.name}: frozen experts judge every example once, and training '
-      "augments it anew each time; set freeze='none'."
-    )
   found = {}
   for name, split in splits.items():
     cached = {}
@@ -183,7 +236,7 @@ class _Trainer:
     self._stage, self._contexts, self._context = stage, contexts, contexts[0]
     self._checkpoints = checkpoints
     run = self._context.run
-    self._train = splits['train']
+    self._train, self._valid_ids = splits['train'], splits['valid'].ids
     self._steps_per_epoch = -(-len(self._train) // stage.batch_size)
     self._feed = make_feed(
       self._train,
@@ -201,6 +254,14 @@ class _Trainer:
       len(run.seeds),
       self._steps_per_epoch,
       run.unroll,
+    )
+    self._call = GuardedCalls(
+      stage,
+      self._train,
+      self._feed,
+      self._programs,
+      contexts,
+      self._steps_per_epoch,
     )
     self._validate = Evaluator(
       stage.trained,
@@ -222,11 +283,30 @@ class _Trainer:
 
   def train(self) -> tuple[selection.Best, Mapping[str, np.ndarray]]:
     """Trains to the end; the best epoch of each member, and its `hparams`."""
+    background = self._context.run.checkpoint_async
+    with Checkpoints(self._checkpoints, background=background) as checkpoints:
+      checkpoints.clean()
+      while True:
+        try:
+          best = self._train_on(checkpoints)
+          break
+        except GoBack:
+          checkpoints.wait()
+    names = [self._member_name(member) for member in range(self._num_members)]
+    check_best(best, self._stage.select, names)
+    return best, self._hparams(best.epoch * self._steps_per_epoch)
+
+  def _train_on(self, checkpoints: Checkpoints) -> selection.Best:
+    """Trains from the last checkpoint, or from the start, to the end.
+
+    Raises:
+      GoBack: this is to be called again.
+    """
     with contextlib.ExitStack() as stack:
-      checkpoints = stack.enter_context(Checkpoints(self._checkpoints))
-      state, best, chain = self._begin(checkpoints)
-      step = int(state.step[0])
-      logs = VariantLogs(self._stage, self._contexts, step)
+      state, best, chain, marks = self._begin(checkpoints)
+      # A member that has stopped may have halted since, and stays behind.
+      step = int(np.max(np.asarray(state.step)))
+      logs = VariantLogs(self._stage, self._contexts, step, marks)
       stack.callback(logs.close)
       total = self._stage.epochs * self._steps_per_epoch
       examples = self._stage.batch_size * self._num_members
@@ -235,32 +315,38 @@ class _Trainer:
       data = self._context.parallel.put(self._feed.data)
       calls = self._calls(step)
       for (start, steps), xs in zip(calls, self._feed.calls(calls), strict=True):
-        state, metrics = self._programs.call(state, data, xs)
-        metrics = jax.tree.map(np.asarray, metrics)
-        self._context.first_step.report()
-        step = start + steps
         stopped = np.asarray(best.stopped)
-        self._check_finite(state, stopped)
+        state, metrics = self._call(state, data, start, xs, stopped)
+        self._context.first_step.report()
+        checkpoints.check()
+        self._context.lock.check()
+        step = start + steps
         chain = chain_hash(chain, self._rows(start, steps))
-        logs.write(self._train_records(step, metrics, chain), stopped)
-        text = f'step {step}/{total}  loss {metrics["loss"].mean():.4f}'
+        records = self._train_records(step, metrics, chain)
+        logs.write(records, stopped)
+        text = f'step {step}/{total}  loss {records["loss"].mean():.4f}'
         epoch_done = step % self._steps_per_epoch == 0
         if epoch_done:
           epoch = step // self._steps_per_epoch
-          records, score = self._evaluate(state, epoch, step)
+          records, score = self._evaluate(state, epoch, step, stopped)
           best = self._update_best(best, state.variables, score, jnp.asarray(epoch))
           logs.write(records, stopped)
           text += f'  {self._stage.select} {score.mean():.4f}'
         progress.show(step, text, epoch_done=epoch_done)
         done = step == total or bool(np.all(best.stopped))
-        self._save_if_due(checkpoints, state, best, chain, step, done)
+        self._save_if_due(checkpoints, state, best, chain, logs, step, done)
         if done:
           break
-    best = jax.tree.map(np.asarray, best)
-    return best, self._hparams(best.epoch * self._steps_per_epoch)
+    return jax.tree.map(np.asarray, best)
 
-  def _begin(self, checkpoints: Checkpoints) -> tuple[TrainState, selection.Best, str]:
-    """State, best and batch hash to go on from: the last checkpoint, or the start."""
+  def _begin(
+    self, checkpoints: Checkpoints
+  ) -> tuple[TrainState, selection.Best, str, list[dict[str, Any]]]:
+    """What to go on from, the last checkpoint or the start.
+
+    Returns:
+      State, best, the batch hash, and the marks of the logs (see `VariantLogs`).
+    """
     seeds = jnp.asarray(self._context.run.seeds, jnp.uint32)
     state = self._programs.start(seeds)
     if self._start:
@@ -269,12 +355,14 @@ class _Trainer:
       params = found.pop('params')
       state = dataclasses.replace(state, params=params, collections=found)
     best = selection.start(state.variables, self._num_members, self._stage.maximize)
-    chain = ''
+    chain, marks = '', []
     if restored := checkpoints.restore({'state': state, 'best': best}):
       items, meta = restored
-      state, best, chain = items['state'], items['best'], meta['batch_hash']
+      state, best = items['state'], items['best']
+      chain, marks = meta['batch_hash'], meta['logs']
+      self._call.restore(meta)
       _LOG.info('Stage %s goes on from step %d.', self._title, meta['step'])
-    return self._context.parallel.put(state), best, chain
+    return self._context.parallel.put(state), best, chain, marks
 
   def _calls(self, step: int) -> list[tuple[int, int]]:
     """All `(first step, steps)` calls from `step` on; epochs start with a new call."""
@@ -295,6 +383,12 @@ class _Trainer:
   def _num_members(self) -> int:
     return len(self._context.run.seeds) * self._stage.num_variants
 
+  def _member_name(self, member: int) -> str:
+    seed, variant = divmod(int(member), self._stage.num_variants)
+    where = f'stage {self._stage.name!r}, seed {self._context.run.seeds[seed]}'
+    one = self._stage.num_variants == 1
+    return where if one else f'{self._contexts[variant].workdir.name}: {where}'
+
   @property
   def _title(self) -> str:
     variants, seeds = self._stage.num_variants, len(self._context.run.seeds)
@@ -314,9 +408,8 @@ class _Trainer:
     return jax.tree.map(np.asarray, self._stage.eval_hparams(values))
 
   def _train_records(self, step: int, metrics, chain: str) -> dict[str, Any]:
-    """The lines of the log for a call: means over its steps, one value per member."""
-    means = {name: value.mean(axis=1) for name, value in metrics.items()}
-    epoch = step / self._steps_per_epoch
+    """The lines of the log for a call: means over the steps that were applied."""
+    means, epoch = applied_means(metrics), step / self._steps_per_epoch
     return {
       'split': 'train',
       'step': step,
@@ -325,11 +418,11 @@ class _Trainer:
       **means,
     }
 
-  def _evaluate(self, state: TrainState, epoch: int, step: int):
+  def _evaluate(self, state: TrainState, epoch: int, step: int, stopped: np.ndarray):
     """The validation lines of an epoch, and the score `[M]` that selects."""
     stage, size = self._stage, self._num_members
     hparams = self._hparams(np.full(size, step))
-    sums, _ = self._validate(state.variables, hparams, state.memory)
+    sums, finite, _ = self._validate(state.variables, hparams, state.memory)
     rows = []
     for m in range(size):
       one = jax.tree.map(lambda x, m=m: x[m], sums)
@@ -342,10 +435,12 @@ class _Trainer:
         row[f'usage/{path}'] = float(total / one['count'])
       rows.append(row)
     record = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    names = {m: self._member_name(m) for m in np.flatnonzero(~stopped)}
+    record = disqualify(record, stage.select, finite, self._valid_ids, epoch, names)
     score = record[stage.select].astype(np.float32)
     return {'split': 'valid', 'step': step, 'epoch': epoch, **record}, score
 
-  def _save_if_due(self, checkpoints, state, best, chain, step, done) -> None:
+  def _save_if_due(self, checkpoints, state, best, chain, logs, step, done) -> None:
     """Saves by the clock and when asked to end.
 
     Raises:
@@ -355,7 +450,8 @@ class _Trainer:
     elapsed = time.monotonic() - self._saved_at
     if stopping or (not done and elapsed >= self._context.run.checkpoint_seconds):
       items = {'state': state, 'best': best}
-      checkpoints.save(step, items, meta={'batch_hash': chain})
+      meta = {'batch_hash': chain, 'logs': logs.marks(), **self._call.meta}
+      checkpoints.save(step, items, meta)
       self._saved_at = time.monotonic()
     if stopping:
       checkpoints.wait()
@@ -363,25 +459,3 @@ class _Trainer:
         f'Asked to end: stage {self._stage.name} is saved at step {step}. The same '
         'command goes on from there.'
       )
-
-  def _check_finite(self, state: TrainState, stopped: np.ndarray) -> None:
-    """Raises NonFiniteError if a member has halted that has not stopped before."""
-    halted = np.asarray(state.halted) & ~stopped
-    if not halted.any():
-      return
-    member = int(np.argmax(halted))
-    seed, variant = divmod(member, self._stage.num_variants)
-    one = variables.for_seed(state, member)
-    seeds, size = self._context.run.seeds, self._stage.batch_size
-    host = HostFeed(self._train, seeds, size, num_threads=1)
-    (call,) = host.calls([(int(one.step), 1)])
-    batch = host.fetch(host.data, jax.tree.map(lambda x: x[seed, 0], call))
-    context = self._contexts[variant]
-    # Built anew for one device: outside the compiled program no axis is bound.
-    main = build.stage(context.config, context.dataset.spec)
-    single = build.find_stage(main, self._stage.name)
-    schedules = single.make_schedules(self._steps_per_epoch)
-    error = diagnose(single, one, batch, schedules, self._train.ids)
-    if self._stage.num_variants > 1:
-      error = NonFiniteError(f'{context.workdir.name}: {error}')
-    raise error

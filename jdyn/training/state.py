@@ -25,8 +25,8 @@ class TrainState:
     collections: the model's other variables, for instance `batch_stats`.
     opt_state: the optimiser's.
     memory: of each loss term that has one.
-    halted: set by the first non-finite loss or gradient; the state then stays as it
-      was before that step.
+    halted: set by the first step whose numbers are not finite (`train_step`); the
+      state then stays as it was before that step.
   """
 
   step: jax.Array

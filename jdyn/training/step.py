@@ -2,20 +2,20 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from jdyn.build import RNGS
 from jdyn.losses.term import LossTerm
 from jdyn.ops.presence import is_mask, lose
 from jdyn.ops.random import named_keys
 from jdyn.training.state import TrainState
 from jdyn.typing import Batch, Outputs
 
-RNGS = ('dropout', 'gate', 'probe')
 _MISSING = 'missing'
 
 
@@ -75,7 +75,25 @@ def objective(
   return share, (outputs, collections, memory)
 
 
-def train_step(
+class Proposal(NamedTuple):
+  """A step as it would be, whether or not its numbers are finite.
+
+  Attributes:
+    loss: of the batch.
+    grads: of the parameters.
+    grad_norm: global.
+    updated: the state after it.
+    outputs: of the model, of this device's rows.
+  """
+
+  loss: jax.Array
+  grads: Any
+  grad_norm: jax.Array
+  updated: TrainState
+  outputs: Outputs
+
+
+def propose(
   state: TrainState,
   batch: Batch,
   *,
@@ -86,8 +104,8 @@ def train_step(
   axis_name: str | None = None,
   dtype=jnp.float32,
   missing_rate: float = 0.0,
-) -> tuple[TrainState, Mapping[str, jax.Array]]:
-  """One update.
+) -> Proposal:
+  """One update, not yet judged.
 
   Args:
     state: of one member.
@@ -99,9 +117,6 @@ def train_step(
     axis_name: the data axis under `pmap` or `shard_map`; None on one device.
     dtype: of the computation; parameters and losses stay float32.
     missing_rate: probability that an example loses a modality for this step.
-
-  Returns:
-    The next state, and `loss` and `grad_norm`, and per path its mean weight.
   """
   hparams = {name: schedule(state.step) for name, schedule in schedules.items()}
   (share, (outputs, collections, memory)), grads = jax.value_and_grad(
@@ -117,11 +132,7 @@ def train_step(
     dtype=dtype,
     missing_rate=missing_rate,
   )
-  mask = batch['mask']
-  usage = {name: jnp.sum(weight * mask) for name, weight in outputs.weights.items()}
-  loss, grads, usage, count = _psum((share, grads, usage, jnp.sum(mask)), axis_name)
-
-  grad_norm = optax.tree.norm(grads)
+  loss, grads = _psum((share, grads), axis_name)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   updated = TrainState(
     step=state.step + 1,
@@ -133,12 +144,75 @@ def train_step(
     memory=memory,
     halted=state.halted,
   )
-  # A bad step leaves everything as it was, so that it can be looked at afterwards.
-  halted = state.halted | ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
-  state = jax.tree.map(lambda new, old: jnp.where(halted, old, new), updated, state)
-  metrics = {'loss': loss, 'grad_norm': grad_norm}
+  return Proposal(loss, grads, optax.tree.norm(grads), updated, outputs)
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  *,
+  number: jax.Array | None = None,
+  axis_name: str | None = None,
+  **options,
+) -> tuple[TrainState, Mapping[str, jax.Array]]:
+  """One update, unless its numbers are not finite.
+
+  A step is applied only if these are finite: the loss, the norm of the gradient, every
+  parameter and value of the optimiser's state that it starts from, and every value of
+  the collections and of the losses' memories that it leaves. Otherwise the member halts
+  with the state as it was before that step, so that it can be looked at, and every
+  further step leaves it so.
+
+  So a value of the state that is not finite halts the very step that finds it there,
+  whether or not the step reads it. What an update brings about, as only an absurd
+  learning rate does when all of the above is finite, halts the next step. A value of an
+  input or a label halts the step if it has any effect there. Without effect is what the
+  model does not read, or sets aside by a choice: a modality that `missing_rate` hides,
+  the padding of a sequence, a void pixel.
+
+  Args:
+    state: of one member.
+    batch: this device's rows.
+    number: the step that the batch is of; a state at another step stays as it is. None:
+      whichever the state is at.
+    axis_name: as in `propose`.
+    **options: of `propose`.
+
+  Returns:
+    The next state, and `loss` and `grad_norm`, per path its mean weight, and `applied`:
+    whether the step was.
+  """
+  made = propose(state, batch, axis_name=axis_name, **options)
+  mask, weights = batch['mask'], made.outputs.weights
+  usage = {name: jnp.sum(weight * mask) for name, weight in weights.items()}
+  usage, count = _psum((usage, jnp.sum(mask)), axis_name)
+
+  due = ~state.halted
+  if number is not None:
+    due &= state.step == number
+  # What is updated is read before and not after: to reduce it first would cost another
+  # pass over all parameters and moments, half the time of a step of small batches.
+  left = made.updated.collections, made.updated.memory
+  finite = all_finite((made.loss, made.grad_norm, state.params, state.opt_state, left))
+  applied = due & finite
+  after = jax.tree.map(
+    lambda new, old: jnp.where(applied, new, old), made.updated, state
+  )
+  metrics = {'loss': made.loss, 'grad_norm': made.grad_norm, 'applied': applied}
   metrics |= {f'usage/{name}': total / count for name, total in usage.items()}
-  return dataclasses.replace(state, halted=halted), metrics
+  return dataclasses.replace(after, halted=state.halted | (due & ~finite)), metrics
+
+
+def all_finite(tree: Any) -> jax.Array:
+  """Whether all floating leaves of a tree are finite: a scalar `bool`."""
+  # 0 times what is not finite is NaN. Compilers add faster than they reduce by `and`
+  # (XLA on CPU seven times), and leaves of one shape, such as a parameter and its
+  # moments, take one pass.
+  zeros = {}
+  for leaf in jax.tree.leaves(tree):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+      zeros[leaf.shape] = zeros.get(leaf.shape, 0) + leaf * 0
+  return sum(map(jnp.sum, zeros.values())) == 0
 
 
 def eval_step(

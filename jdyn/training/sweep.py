@@ -18,16 +18,17 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jdyn import build
-from jdyn.data.dataset import DataError, Dataset
+from jdyn.data.dataset import Dataset
 from jdyn.data.load import load
+from jdyn.evaluators.run_files import is_finished
 from jdyn.evaluators.sweep_table import SweepTable, write_table
 from jdyn.training import grid
 from jdyn.training.context import Context, FirstStep, StopFlag
 from jdyn.training.guard import NonFiniteError
-from jdyn.training.loop import train_before
+from jdyn.training.loop import check, train_before
 from jdyn.training.parallel import Parallel
 from jdyn.training.stage import train_variants
-from jdyn.training.workdir import Lock, describe, describe_sweep
+from jdyn.training.workdir import Lock, describe, describe_sweep, held, naming_changes
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class _Planned:
   context: Context
 
   def finished(self, stage: str = build.MAIN) -> bool:
-    return (self.context.workdir / 'stages' / stage / 'result.json').exists()
+    return is_finished(self.context.workdir / 'stages' / stage)
 
 
 def sweep(
@@ -61,7 +62,7 @@ def sweep(
     config: a locked run config (`configs/base.py`).
     axes: the values that keys of it take; every combination is a variant.
     workdir: of the sweep; the same command continues what it holds.
-    started: `time.time()` at the start of the process.
+    started: `time.monotonic()` at the start of the process.
     together: at most so many variants in one program; 0 means no limit.
 
   Raises:
@@ -73,11 +74,12 @@ def sweep(
   """
   variants = grid.variants(config, axes)
   with contextlib.ExitStack() as stack:
-    stack.callback(Lock(workdir).release)
+    lock = stack.enter_context(held(workdir))
     stop = StopFlag()
     stack.callback(stop.restore)
     # What cannot run leaves the folder free for what can.
-    planned = _plan(variants, workdir, stop, FirstStep(started or time.time()))
+    first = FirstStep(started or time.monotonic())
+    planned = _plan(variants, workdir, stop, first, lock)
     # A list keeps the order of the keys, which is that of the variants.
     swept = [[key, list(values)] for key, values in axes.items()]
     what = {'config': config.to_dict(), 'swept': swept, 'together': together}
@@ -102,7 +104,11 @@ def sweep(
 
 
 def _plan(
-  variants: Sequence[grid.Variant], workdir: Path, stop: StopFlag, first: FirstStep
+  variants: Sequence[grid.Variant],
+  workdir: Path,
+  stop: StopFlag,
+  first: FirstStep,
+  lock: Lock,
 ) -> list[_Planned]:
   """Loads and builds everything, so that what cannot run fails before training."""
   datasets: dict[str, Dataset] = {}
@@ -114,21 +120,17 @@ def _plan(
       run, source = build.run(config), build.source(config)
       data = json.dumps(config.data.to_dict(), sort_keys=True)
       if data not in datasets:
-        datasets[data] = load(source, run.root, cache=workdir / 'stand_in')
+        with naming_changes(workdir / variant.name, run.root):
+          datasets[data] = load(source, run.root, cache=workdir / 'stand_in')
       if run.parallel not in ways:
         ways[run.parallel] = Parallel(run.parallel)
       dataset, parallel = datasets[data], ways[run.parallel]
       stage = build.stage(config, dataset.spec, parallel.axis_name)
-      for each in build.all_stages(stage):
-        parallel.check(each.batch_size)
-        each.make_schedules(1)
-        each.make_optimizer(1)
-    except DataError:
-      raise
-    except ValueError as error:
+      folder = workdir / variant.name
+      context = Context(config, run, dataset, parallel, folder, stop, first, lock)
+      check(stage, context)
+    except build.ConfigError as error:
       raise build.ConfigError(f'{variant.name}: {error}') from error
-    folder = workdir / variant.name
-    context = Context(config, run, dataset, parallel, folder, stop, first)
     planned.append(_Planned(variant, stage, context))
   return planned
 

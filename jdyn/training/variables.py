@@ -1,6 +1,5 @@
 """The trained variables of a stage: saved, loaded, and joined with its experts'."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from jdyn import build
+from jdyn.evaluators.run_files import RESULT, read_json, remedy
 from jdyn.optimizer import EXPERTS
 from jdyn.training.checkpoint import CheckpointError, Checkpoints
 
@@ -68,7 +68,8 @@ def load_best(folder: Path, stage: build.Stage, spec: Any, num_seeds: int) -> An
     CheckpointError: there are none, or they are damaged.
   """
   with Checkpoints(folder / 'best', keep=1) as checkpoints:
-    restored = checkpoints.restore(abstract(stage, spec, num_seeds))
+    wanted = abstract(stage, spec, num_seeds)
+    restored = checkpoints.restore(wanted, remedy(folder / RESULT))
   if restored is None:
     raise CheckpointError(
       f'{folder} holds no trained model; run `python -m jdyn.train` with its config.'
@@ -92,11 +93,12 @@ def load_pretrained(
   Raises:
     CheckpointError: there are none, or they are damaged, of other seeds or of another
       model.
+    DataError: the config beside them is damaged.
   """
   config, best = folder / 'config.json', folder / 'best'
   theirs: tuple[int, ...] = (0,)
   if config.is_file():
-    theirs = build.run(ConfigDict(json.loads(config.read_text()))).seeds
+    theirs = build.run(ConfigDict(read_json(config))).seeds
     best = folder / 'stages' / build.MAIN / 'best'
   if not best.is_dir():
     raise CheckpointError(

@@ -1,5 +1,6 @@
 """The logs of a stage's variants: each as if it had been trained by itself."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from jdyn import build
 from jdyn.training.context import Context
-from jdyn.training.logging import MetricLog
+from jdyn.training.logging import LogMark, MetricLog
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,19 +21,36 @@ _COLLAPSE = 0.01
 class VariantLogs:
   """One `MetricLog` per variant; an ordinary run has one."""
 
-  def __init__(self, stage: build.Stage, contexts: Sequence[Context], step: int):
+  def __init__(
+    self,
+    stage: build.Stage,
+    contexts: Sequence[Context],
+    step: int,
+    marks: Sequence[Mapping[str, Any]],
+  ):
     """Opens the logs, to be gone on with from a step.
 
     Args:
       stage: that all variants share.
       contexts: of the variants.
       step: at which training resumes.
+      marks: what `marks` returned when that step was saved; none at the start.
+
+    Raises:
+      DataError: a log is not what it was then.
     """
     self._stage = stage
     self._names = [context.workdir.name for context in contexts]
     self._warned: list[set[str]] = [set() for _ in contexts]
     folders = [context.folder(stage) for context in contexts]
-    self._logs = [_open(folder, step) for folder in folders]
+    found = [LogMark(**mark) for mark in marks] or [LogMark()] * len(contexts)
+    self._logs = [
+      _open(folder, step, mark) for folder, mark in zip(folders, found, strict=True)
+    ]
+
+  def marks(self) -> list[dict[str, Any]]:
+    """How far the logs have come, which are on disk then; for a checkpoint."""
+    return [dataclasses.asdict(log.mark()) for log in self._logs]
 
   def write(self, records: Mapping[str, Any], stopped: np.ndarray) -> None:
     """Writes a line per variant.
@@ -77,6 +95,6 @@ class VariantLogs:
       self._warned[v] |= dead
 
 
-def _open(folder: Path, step: int) -> MetricLog:
+def _open(folder: Path, step: int, mark: LogMark) -> MetricLog:
   folder.mkdir(parents=True, exist_ok=True)
-  return MetricLog(folder, step)
+  return MetricLog(folder, step, mark)

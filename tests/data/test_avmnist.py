@@ -76,7 +76,7 @@ def test_ids_come_from_the_manifest(root):
 @pytest.mark.parametrize(
   ('manifest', 'message'),
   [
-    ('{', 'manifest.json: not JSON'),
+    ('{', 'manifest.json: damaged'),
     ('{"ids": {"train": []}}', '0 ids for 36 rows of train'),
     ('{"ids": {"test": []}}', 'list of ids for train'),
     ('{"ids": 3}', 'list of ids for train'),

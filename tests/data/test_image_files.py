@@ -180,7 +180,7 @@ RGB8, GREY8 = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
     (LABEL, _drawn(RGB8), 'uint8 with 3 channels'),
     (LABEL, _saved(GREY8.astype(np.int64)), 'int64 with 1 channels'),
     (LABEL, _saved(GREY8[0]), r'an array of shape \(4,\)'),
-    (LABEL, _saved(np.array([[None]])), 'object with 1 channels'),
+    (LABEL, _saved(np.array([[None]])), 'type .object., which is not read'),
     (
       LABEL,
       lambda path: path.write_bytes(b'\x93NUMPY\x01\0\x04\0 {( '),

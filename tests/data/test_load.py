@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import logging
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from jdyn.data.dataset import DataError
 from jdyn.data.hashing import sha256_file
 from jdyn.data.load import load
+from jdyn.data.preparation import write_manifest
+from jdyn.data.sealed import write_sealed
 from jdyn.data.sources.arrays import Arrays
 from jdyn.data.sources.digits import Digits
 from jdyn.data.sources.mogonet import Rosmap
@@ -128,3 +131,83 @@ def test_loading_validates(tmp_path):
   path.write_text('\n'.join(lines))
   with pytest.raises(DataError, match=r'methylation: 1 of 60 .* test/00007'):
     load(Rosmap(), str(tmp_path), tmp_path)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+  """A folder as `python -m jdyn.prepare` leaves it."""
+  root = tmp_path / 'prepared'
+  (root / 'below').mkdir(parents=True)
+  Rosmap().write_stand_in(root, 0)
+  (root / 'below' / 'unused.txt').write_text('nobody reads this')
+  write_manifest(root, {'name': 'made up'})
+  return root
+
+
+def _flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def test_a_manifest_lists_every_file(prepared):
+  manifest = json.loads((prepared / 'manifest.json').read_text())
+  names = {str(p.relative_to(prepared)) for p in prepared.rglob('*') if p.is_file()}
+  assert set(manifest['files']) == names - {'manifest.json'}
+  assert {'numpy', 'jdyn', 'python'} <= set(manifest['versions'])
+
+
+def test_prepared_files_are_hashed_once(prepared, monkeypatch):
+  seen = []
+  monkeypatch.setattr(
+    'jdyn.data.load.sha256_file', lambda path: seen.append(path) or sha256_file(path)
+  )
+  dataset = load(Rosmap(), str(prepared), prepared)
+  assert len(seen) == len(set(seen)) == len(dataset.hashes) == 8
+
+
+@pytest.mark.parametrize(
+  ('name', 'damage', 'message'),
+  [
+    ('2_te.csv', _flip, r'2_te\.csv: damaged.* Restore it .* prepare the folder again'),
+    ('labels_tr.csv', lambda path: path.unlink(), r'labels_tr\.csv: missing; .*mani'),
+    ('manifest.json', _flip, r'manifest\.json: damaged.* prepare the folder again'),
+    ('manifest.json', lambda path: path.write_bytes(b''), r'manifest\.json: damaged'),
+  ],
+)
+def test_a_prepared_file_that_is_damaged_is_named(prepared, name, damage, message):
+  load(Rosmap(), str(prepared), prepared)
+  damage(prepared / name)
+  with pytest.raises(DataError, match=message):
+    load(Rosmap(), str(prepared), prepared)
+
+
+def test_a_file_that_came_later_is_refused(prepared):
+  manifest = json.loads((prepared / 'manifest.json').read_text())
+  files = [prepared / name for name in manifest['files'] if name != '2_te.csv']
+  write_sealed(prepared / 'manifest.json', {'made_by': 'jdyn'}, files)
+  with pytest.raises(DataError, match=r'2_te\.csv: not there when .*manifest\.json'):
+    load(Rosmap(), str(prepared), prepared)
+
+
+@pytest.mark.parametrize('key', ['files', 'made_by', 'sha256'])
+def test_no_flipped_bit_makes_a_manifest_somebody_elses(prepared, key):
+  path = prepared / 'manifest.json'
+  path.write_text(path.read_text().replace(f'"{key}"', f'"{key[:-1]}~"'))
+  with pytest.raises(DataError, match=r'manifest\.json: damaged'):
+    load(Rosmap(), str(prepared), prepared)
+
+
+@pytest.mark.parametrize('text', ['[]', '{}', '{"files": ["1_tr.csv"]}'])
+def test_somebody_elses_manifest_does_not_matter(prepared, text):
+  (prepared / 'manifest.json').write_text(text)
+  _flip(prepared / 'below' / 'unused.txt')
+  assert load(Rosmap(), str(prepared), prepared).origin == 'real'
+
+
+def test_a_damaged_stand_in_is_named(tmp_path):
+  load(Arrays(), '', tmp_path)
+  (folder,) = tmp_path.iterdir()
+  _flip(folder / 'data.npz')
+  with pytest.raises(DataError, match=rf'data\.npz: damaged.* Remove {folder} to have'):
+    load(Arrays(), '', tmp_path)

@@ -251,9 +251,10 @@ def test_a_damaged_volume_is_named(parts, tmp_path, change, message):
 @pytest.mark.parametrize(
   ('part', 'text', 'message'),
   [
-    (1, None, 'knee.csv: not a readable table'),
-    (1, 'file,slice\nfile1,2\n', 'knee.csv: no rows with columns'),
-    (1, '', 'knee.csv: no rows with columns'),
+    (1, None, 'knee.csv: not a table of comma'),
+    (1, 'file,slice\nfile1,2\n', r"knee.csv: no column \['label'\]"),
+    (1, '', 'knee.csv: no column'),
+    (1, 'file,slice,label\n', 'knee.csv: no rows'),
     (1, 'file,slice,label\nfile1,two,ACL\n', 'knee.csv, line 2: .*two'),
     (1, 'file,slice,label\nfile1,2,\n', 'knee.csv, line 2: .*names no finding'),
     (2, None, 'knee_file_list.csv: not a readable table'),

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jdyn.data.sealed import write_sealed
 from jdyn.evaluators.predictions import Predictions, score_all
+from jdyn.evaluators.run_files import write_result
 from jdyn.tasks import TASKS
 
 CHEAP, DEAR = 1_000, 5_000
@@ -47,9 +49,10 @@ class FakeRun:
       split: self._predictions(np.random.default_rng(k))
       for k, split in enumerate(('valid', 'test'))
     }
+    folder.mkdir(parents=True, exist_ok=True)
     model = {'name': 'made_up', 'fusion': {'max_steps': MAX_STEPS, 'tol': TOL}}
-    _json(folder / 'config.json', {'model': model, 'notes': self.class_names})
-    _json(folder / 'environment.json', {'versions': {'jax': VERSION}})
+    write_sealed(folder / 'config.json', {'model': model, 'notes': self.class_names})
+    write_sealed(folder / 'environment.json', {'versions': {'jax': VERSION}})
     spec = {
       'task': self.task,
       'num_outputs': self.outputs,
@@ -57,9 +60,9 @@ class FakeRun:
       'modalities': {'x': [2]},
     }
     data = {'name': 'made-up', 'origin': self.origin, 'hashes': {'x.npz': 'abc123'}}
-    _json(folder / 'data.json', data | {'sizes': sizes, 'spec': spec})
+    write_sealed(folder / 'data.json', data | {'sizes': sizes, 'spec': spec})
     if self.timed:
-      _json(folder / 'latency.json', self._latency())
+      write_sealed(folder / 'latency.json', self._latency())
     predictions = {
       stage: {split: made[split][stage] for split in made} for stage in stages
     }
@@ -221,7 +224,6 @@ class FakeRun:
         for split, predictions in by_split.items()
       },
     }
-    _json(folder / 'result.json', result)
     lines = []
     for epoch in range(1, self.epochs + 1):
       for part in (0.6, 1.0):
@@ -243,6 +245,7 @@ class FakeRun:
       lines.append(record)
     text = ''.join(json.dumps(line) + '\n' for line in lines)
     (folder / 'metrics.jsonl').write_text(text)
+    write_result(folder, result)
 
 
 def _pixels(rng, truth, right, seeds) -> np.ndarray:
@@ -254,8 +257,3 @@ def _pixels(rng, truth, right, seeds) -> np.ndarray:
     chances[c] = right
     found[seed, n, c] = rng.multinomial(truth[n, c], chances)
   return found
-
-
-def _json(path: Path, value) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(value))

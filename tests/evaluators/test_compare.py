@@ -11,6 +11,7 @@ from jdyn import report as command
 from jdyn.data.dataset import DataError
 from jdyn.evaluators.compare import compare
 from jdyn.evaluators.predictions import Predictions
+from tests.sealing import rewrite
 
 FIRST = FakeRun(seeds=(3, 4, 5))
 SECOND = FakeRun(seeds=(4, 5, 6), gated=False)  # Its predictions are the dear path's.
@@ -97,6 +98,7 @@ def _change(folder, **changes):
     predictions = Predictions.load(path)
     made = {name: make(predictions) for name, make in changes.items()}
     dataclasses.replace(predictions, **made).save(path)
+  rewrite(folder / 'stages/main/result.json')
 
 
 OTHERS = {

@@ -33,6 +33,7 @@ from jdyn.evaluators.report import curve, scores, solver, write_report
 from jdyn.evaluators.report.run import read_run
 from jdyn.metrics.selective import selective_scores
 from jdyn.tasks import Multiclass, Multilabel, Regression
+from tests.sealing import rewrite
 
 VOID = {'meta', 'br', 'link', 'img'}
 STAND_IN = 'synthetic stand-in'
@@ -750,12 +751,8 @@ def test_training_loss_is_weighted_by_steps(made):
 def test_collapse_is_seen(tmp_path, usage, want):
   RUNS['gated'].write(tmp_path)
   path = tmp_path / 'stages/main/result.json'
-  result = json.loads(path.read_text())
-  result['splits']['valid']['usage'] = {
-    'cheap': [1 - share for share in usage],
-    'dear': usage,
-  }
-  path.write_text(json.dumps(result))
+  usage_by_path = {'cheap': [1 - share for share in usage], 'dear': usage}
+  rewrite(path, lambda result: result['splits']['valid'].update(usage=usage_by_path))
   got = scores.collapsed(read_run(tmp_path).main)
   assert set(got) == set(want)
   for name, shares in want.items():
@@ -773,9 +770,11 @@ def test_collapse_is_shown(tmp_path, made):
 def test_tuned_experts_are_rows_of_their_own(tmp_path):
   RUNS['gated'].write(tmp_path)
   path = tmp_path / 'stages/main/result.json'
-  result = json.loads(path.read_text())
-  result['splits']['test']['paths']['dear']['accuracy'] = [0.1, 0.2, 0.3]
-  path.write_text(json.dumps(result))
+
+  def change(result):
+    result['splits']['test']['paths']['dear']['accuracy'] = [0.1, 0.2, 0.3]
+
+  rewrite(path, change)
   rows = scores.result_rows(read_run(tmp_path), 'test')
   assert [(row.name, row.kind) for row in rows] == [
     ('cheap', 'stage'),
@@ -800,10 +799,12 @@ def test_experts_are_ordered_by_cost(tmp_path):
 def test_fusion_of_experts_without_paths(tmp_path):
   FakeRun(gate_logits=False).write(tmp_path)
   path = tmp_path / 'stages/main/result.json'
-  result = json.loads(path.read_text())
-  result['macs']['paths'] = {}
-  result['splits']['test']['uniform'] = result['splits']['test']['model']
-  path.write_text(json.dumps(result))
+
+  def change(result):
+    result['macs']['paths'] = {}
+    result['splits']['test']['uniform'] = result['splits']['test']['model']
+
+  rewrite(path, change)
   page = Page(write_report(tmp_path).read_text())
   assert 'made_up main model' in page.table('model')
   assert 'average plain average of the experts' not in page.table('model')
@@ -816,28 +817,27 @@ def _cut(path):
 
 
 def _without(key):
-  def damage(path):
-    value = json.loads(path.read_text())
-    del value[key]
-    path.write_text(json.dumps(value))
-
-  return damage
+  return lambda path: rewrite(path, lambda value: value.pop(key))
 
 
 def _with(key, new):
-  def damage(path):
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: new}))
-
-  return damage
+  return lambda path: rewrite(path, lambda value: value.update({key: new}))
 
 
 def _with_batch(key, new):
-  def damage(path):
-    value = json.loads(path.read_text())
-    value['batches'][1][key] = new
-    path.write_text(json.dumps(value))
+  return lambda path: rewrite(
+    path, lambda value: value['batches'][1].update({key: new})
+  )
 
-  return damage
+
+def _as_written(damage):
+  """Damage to a file of a stage, as if the run itself had written it like that."""
+
+  def damage_and_seal(path):
+    damage(path)
+    rewrite(path.with_name('result.json'))
+
+  return damage_and_seal
 
 
 def _fewer_examples(path):
@@ -865,38 +865,43 @@ DAMAGES = {
   'no log': (
     'stages/cheap/metrics.jsonl',
     lambda path: path.unlink(),
-    'not there. .*delete .*stages/cheap and',
+    'missing; .*delete .*stages/cheap and',
   ),
   'no predictions': (
     'stages/dear/predictions_test.npz',
     lambda path: path.unlink(),
-    'not there. .*delete .*stages/dear and',
+    'missing; .*delete .*stages/dear and',
   ),
   'cut config': ('config.json', _cut, 'delete .*config.json'),
   'cut result': ('stages/cheap/result.json', _cut, 'delete .*stages/cheap and'),
-  'cut log': ('stages/cheap/metrics.jsonl', _cut, 'line 12 .*delete .*stages/cheap'),
+  'cut log': ('stages/cheap/metrics.jsonl', _cut, 'damaged, .*delete .*stages/cheap'),
+  'a log of other lines': (
+    'stages/cheap/metrics.jsonl',
+    _as_written(_cut),
+    'of another run.*delete .*stages/cheap',
+  ),
   'empty log': (
     'stages/main/metrics.jsonl',
-    lambda path: path.write_text(''),
+    _as_written(lambda path: path.write_text('')),
     'no whole epoch',
   ),
   'short log': (
     'stages/main/metrics.jsonl',
-    lambda path: path.write_text(''.join(path.open().readlines()[:3])),
+    _as_written(lambda path: path.write_text(''.join(path.open().readlines()[:3]))),
     '1 epochs, but the best ones are',
   ),
   'binary config': ('config.json', lambda path: path.write_bytes(b'\xff'), 'delete'),
   'list for config': (
     'config.json',
     lambda path: path.write_text('[]'),
-    'not a JSON object',
+    'damaged',
   ),
   'no seeds': ('stages/dear/result.json', _without('seeds'), "'seeds'"),
   'no model': ('config.json', _without('model'), "'model'"),
   'no test split': ('data.json', _with('sizes', {'train': 9, 'valid': 9}), "'test'"),
   'no class names': (
     'data.json',
-    lambda path: path.write_text(path.read_text().replace('"ant", ', '')),
+    lambda path: rewrite(path, lambda data: data['spec']['class_names'].pop()),
     '2 class names for 3',
   ),
   'no origin': ('data.json', _without('origin'), "'origin'"),
@@ -910,16 +915,16 @@ DAMAGES = {
   'damaged predictions': (
     'stages/main/predictions_valid.npz',
     lambda path: path.write_bytes(path.read_bytes()[:200]),
-    'write it again',
+    'damaged, .*delete .*stages/main and',
   ),
   'other predictions': (
     'stages/main/predictions_test.npz',
-    _fewer_examples,
+    _as_written(_fewer_examples),
     r'\[3, 39, 3\] where the run has',
   ),
   'other gate': (
     'stages/main/predictions_valid.npz',
-    _fewer_paths,
+    _as_written(_fewer_paths),
     r"gate logits \[3, 40, 2\] of \('dear',\)",
   ),
   'cut times': ('latency.json', _cut, 'delete .*latency.json and measure again'),

@@ -1,14 +1,17 @@
 """A checkpoint is whole and is restored, or it is named and the one before is used."""
 
+import errno
 import json
 import logging
+import os
+import resource
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdyn.training import selection
+from jdyn.training import checkpoint, selection
 from jdyn.training.checkpoint import CheckpointError, Checkpoints
 
 
@@ -83,7 +86,7 @@ def test_the_manifest_names_every_file_and_its_hash(tmp_path):
   root = tmp_path / 'steps' / '3'
   files = {str(p.relative_to(root)): p for p in root.rglob('*') if p.is_file()}
   assert manifest['step'] == 3
-  assert manifest['files'] == {
+  assert manifest['contents'] == {
     name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
   }
 
@@ -114,7 +117,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 def test_every_file_is_guarded(tmp_path, caplog):
   _save(tmp_path, [3, 7])
   root = tmp_path / 'steps' / '7'
-  names = json.loads((tmp_path / 'manifests' / '7.json').read_text())['files']
+  names = json.loads((tmp_path / 'manifests' / '7.json').read_text())['contents']
   with Checkpoints(tmp_path) as checkpoints:
     for name in names:
       content = (root / name).read_bytes()
@@ -133,6 +136,18 @@ def test_a_damaged_manifest_is_a_damaged_checkpoint(tmp_path, caplog, text):
   manifest.write_text(text)
   _assert_is(_restore(tmp_path), 3)
   assert str(manifest) in caplog.text
+
+
+def test_a_manifest_says_whether_it_is_what_was_written(tmp_path, caplog):
+  _save(tmp_path, [3, 7])
+  manifest = tmp_path / 'manifests' / '7.json'
+  manifest.write_text(manifest.read_text().replace('"step": 7', '"step": 5'))
+  _assert_is(_restore(tmp_path), 3)
+  assert str(manifest) in caplog.text
+  # A whole one, but of another step.
+  manifest.write_bytes((tmp_path / 'manifests' / '3.json').read_bytes())
+  _assert_is(_restore(tmp_path), 3)
+  assert 'not the manifest of step 7' in caplog.text
 
 
 def test_training_goes_on_behind_a_damaged_checkpoint(tmp_path):
@@ -183,12 +198,92 @@ def test_what_was_saved_before_a_kill_is_saved_again(tmp_path):
   _assert_is(_restore(tmp_path), 4)
 
 
-def test_a_half_written_step_is_ignored(tmp_path):
-  _save(tmp_path, [3])
+def test_a_half_written_step_is_ignored_and_removed(tmp_path):
+  _save(tmp_path, [3, 5])
+  (tmp_path / 'manifests' / '5.json').unlink()  # Killed before that was written.
   draft = tmp_path / 'steps' / '7.orbax-checkpoint-tmp' / 'state'
   draft.mkdir(parents=True)
   (draft / 'data').write_bytes(b'half')
-  (tmp_path / 'manifests' / '7.partial').write_text('{"files"')
+  (tmp_path / 'manifests' / '7.json.partial').write_text('{"files"')
+  _assert_is(_restore(tmp_path), 3)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.clean()
+  assert [path.name for path in (tmp_path / 'steps').iterdir()] == ['3']
+  assert [path.name for path in (tmp_path / 'manifests').iterdir()] == ['3.json']
+  _assert_is(_restore(tmp_path), 3)
+
+
+def test_to_open_and_restore_writes_nothing(tmp_path):
+  assert _restore(tmp_path / 'none') is None
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_saved_may_change_meanwhile(tmp_path):
+  values = np.zeros(2**16)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, {'state': {'values': values}}, {})
+    values += 1  # As the next training step does in memory that was given to it.
+  with Checkpoints(tmp_path) as checkpoints:
+    restored, _ = checkpoints.restore({'state': {'values': values}})
+  np.testing.assert_array_equal(restored['state']['values'], np.zeros(2**16))
+
+
+@pytest.fixture
+def small_files():
+  """Files of this process cannot grow any more, as on a full disk; for anybody."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+  resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('background', [True, False])
+def test_a_save_that_fails_is_one_error_and_takes_nothing_away(
+  tmp_path, small_files, background
+):
+  _save(tmp_path, [3], keep=1)
+  large = {'state': {'w': np.random.default_rng(0).random(2**16)}}
+
+  def save():
+    small_files()
+    with Checkpoints(tmp_path, keep=1, background=background) as checkpoints:
+      checkpoints.save(7, large, {})
+      while True:
+        checkpoints.check()  # Raises as soon as it is known.
+
+  message = rf'{tmp_path}.*7 could not be saved: File too large. .* before, step 3.'
+  with pytest.raises(CheckpointError, match=message) as error:
+    save()
+  assert '\n' not in str(error.value)
+  _assert_is(_restore(tmp_path), 3)
+
+
+def test_a_failed_save_does_not_hide_what_ended_the_job(tmp_path, monkeypatch, caplog):
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  def job():
+    with Checkpoints(tmp_path) as checkpoints:
+      checkpoints.save(3, _items(3), {})
+      raise KeyError('the job')
+
+  monkeypatch.setattr(checkpoint, 'write_sealed', full)
+  with caplog.at_level(logging.ERROR, logger='jdyn'), pytest.raises(KeyError):
+    job()
+  assert 'the disk is full' in caplog.text
+
+
+def test_nothing_is_removed_before_the_new_manifest(tmp_path, monkeypatch):
+  """Steps that no manifest names do not push out one that is saved."""
+  _save(tmp_path, [3], keep=1)
+
+  def fail(*_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, 'write_sealed', fail)
+    for step in (5, 6, 7):
+      with pytest.raises(CheckpointError):
+        _save(tmp_path, [step], keep=1)
   _assert_is(_restore(tmp_path), 3)
 
 

@@ -10,7 +10,7 @@ import pytest
 from jdyn import build
 from jdyn.data.order import train_rows
 from jdyn.data.pipeline import assemble
-from jdyn.training.guard import NonFiniteError, diagnose
+from jdyn.training.guard import Diagnosis, NonFiniteError
 from jdyn.training.programs import hparams_at
 from jdyn.training.state import init_state
 from tests import toys
@@ -50,7 +50,7 @@ def test_training_stops_at_the_step_and_names_the_example(train):
   assert "stage 'main'" in message
   assert f'seed {first + 1}, step {_first_step(first + 1, size)}:' in message
   assert f"['toy/0/{BAD_ROW:03}']" in message
-  assert re.search(r"first bad leaf \['head'\]\['dense_0'\]\['\w+'\]", message)
+  assert re.search(r"first bad leaf gradient\['head'\]\['dense_0'\]\['\w+'\]", message)
 
 
 def test_the_state_before_the_bad_step_is_kept(train):
@@ -74,40 +74,64 @@ def test_the_state_before_the_bad_step_is_kept(train):
 
 def _state(model):
   stage = build.stage(toys.config(model), toys.SPEC)
-  schedules = stage.make_schedules(3)
   state = init_state(
     jnp.uint32(6),
     assemble(toys.split(BATCH), np.arange(1))['inputs'],
     model=stage.trained,
     tx=stage.make_optimizer(3),
     terms=stage.terms,
-    hparams=hparams_at(schedules, jnp.int32(0)),
+    hparams=hparams_at(stage.make_schedules(3), jnp.int32(0)),
     num_examples=BATCH,
   )
-  return stage, schedules, dataclasses.replace(state, step=jnp.int32(9))
+  return stage, dataclasses.replace(state, step=jnp.int32(9))
 
 
-def test_a_bad_parameter_is_named_first():
-  stage, schedules, state = _state(toys.unimodal('text'))
-  kernel = state.params['head']['dense_0']['kernel']
-  state.params['head']['dense_0']['kernel'] = kernel.at[0, 1].set(jnp.inf)
-  split = toys.split(BATCH)
-  error = diagnose(
-    stage, state, assemble(split, np.arange(BATCH)), schedules, split.ids
-  )
-  assert isinstance(error, FloatingPointError)
-  assert 'seed 6, step 9' in str(error)
-  assert "first bad leaf ['head']['dense_0']['kernel']" in str(error)
+def _diagnose(stage, state, split):
+  batch = assemble(split, np.arange(BATCH))
+  return Diagnosis(stage, 3, split.ids)(state, batch)
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'leaf'),
+  [
+    (lambda s: s.params['head']['dense_0'], "params['head']['dense_0']['kernel']"),
+    (
+      lambda s: s.opt_state[1][0].nu['head']['dense_0'],
+      "opt_state[1][0].nu['head']['dense_0']['kernel']",
+    ),
+  ],
+)
+def test_a_bad_leaf_of_the_state_is_named_first(spoil, leaf):
+  stage, state = _state(toys.unimodal('text'))
+  dense = spoil(state)
+  dense['kernel'] = dense['kernel'].at[0, 1].set(jnp.inf)
+  message = _diagnose(stage, state, toys.split(BATCH))
+  assert 'seed 6, step 9: ' in message
+  assert f'first bad leaf {leaf}, examples all finite.' in message
 
 
 def test_finite_inputs_with_an_infinite_loss_are_named():
-  stage, schedules, state = _state(toys.unimodal('text'))
+  stage, state = _state(toys.unimodal('text'))
   split = toys.split(BATCH)
   split.inputs['text'][5] = 3e38
   split.inputs['text'][2] = -3e38
-  error = diagnose(
-    stage, state, assemble(split, np.arange(BATCH)), schedules, split.ids
-  )
-  named = re.search(r'examples \[([^]]*)\]', str(error)).group(1)
+  message = _diagnose(stage, state, split)
+  named = re.search(r'examples \[([^]]*)\]', message).group(1)
   assert set(named.split(', ')) <= {"'toy/0/002'", "'toy/0/005'"}
   assert named
+
+
+def test_a_gradient_that_overflows_only_in_its_norm_is_said_to():
+  stage, state = _state(toys.unimodal('text'))
+  split = toys.split(BATCH)
+  split.inputs['text'][:] = 1e25
+  split.inputs['text'][:, 0] = -1e25
+  dense = state.params['head']['dense_0']
+  dense['kernel'] = jnp.zeros_like(dense['kernel'])
+  assert "the gradient's norm overflows, examples all" in _diagnose(stage, state, split)
+
+
+def test_what_does_not_happen_again_is_said_to():
+  stage, state = _state(toys.unimodal('text'))
+  message = _diagnose(stage, state, toys.split(BATCH))
+  assert 'none when computed again' in message

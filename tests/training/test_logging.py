@@ -1,12 +1,15 @@
 """Metrics as lines: whole, in order, and the same bytes after a resume."""
 
 import io
-import json
 import sys
 
 import pytest
 
-from jdyn.training.logging import MetricLog, Progress, read_lines, write_json
+from jdyn.data.dataset import DataError
+from jdyn.training.logging import LogMark, MetricLog, Progress
+from tests import toys
+
+START = LogMark()
 
 
 def _record(step, split='train'):
@@ -19,12 +22,15 @@ def _record(step, split='train'):
   }
 
 
-def _write(folder, steps, resume_step=0):
-  log = MetricLog(folder, resume_step)
+def _write(folder, steps, resume_step=0, mark=START):
+  """The marks before each step and after the last, by the step that comes next."""
+  log = MetricLog(folder, resume_step, mark)
+  marks = {resume_step: log.mark()}
   for step in steps:
     log.write(_record(step))
+    marks[step] = log.mark()
   log.close()
-  return (folder / 'metrics.jsonl').read_bytes()
+  return marks
 
 
 @pytest.mark.parametrize('resume_step', [0, 1, 2, 4])
@@ -32,33 +38,46 @@ def test_a_resumed_log_has_the_same_bytes(tmp_path, resume_step):
   for name in ('once', 'twice'):
     (tmp_path / name).mkdir()
   want = _write(tmp_path / 'once', range(1, 6))
-  _write(tmp_path / 'twice', range(1, 5))
-  got = _write(tmp_path / 'twice', range(resume_step + 1, 6), resume_step)
-  assert got == want
-  lines = [json.loads(line) for line in want.splitlines()]
-  assert lines == [_record(step) for step in range(1, 6)]
+  mark = _write(tmp_path / 'twice', range(1, 5))[resume_step]
+  got = _write(tmp_path / 'twice', range(resume_step + 1, 6), resume_step, mark)
+  assert got[5] == want[5]
+  logs = [tmp_path / name / 'metrics.jsonl' for name in ('once', 'twice')]
+  assert logs[0].read_bytes() == logs[1].read_bytes()
+  assert toys.read_lines(logs[0]) == [_record(step) for step in range(1, 6)]
 
 
-def test_a_line_that_was_cut_off_does_not_count(tmp_path):
-  _write(tmp_path, [1, 2])
+def test_what_comes_after_the_checkpoint_does_not_matter(tmp_path):
+  """A line that a kill cut off, and one that was damaged."""
   path = tmp_path / 'metrics.jsonl'
-  path.write_bytes(path.read_bytes()[:-5])
-  assert [line['step'] for line in read_lines(path)] == [1]
-  _write(tmp_path, [2, 3], resume_step=1)
-  assert [line['step'] for line in read_lines(path)] == [1, 2, 3]
+  mark = _write(tmp_path, [1, 2, 3])[1]
+  damaged = bytearray(path.read_bytes()[:-5])
+  damaged[mark.size + 3] ^= 1
+  path.write_bytes(damaged)
+  _write(tmp_path, [2, 3], resume_step=1, mark=mark)
+  assert [line['step'] for line in toys.read_lines(path)] == [1, 2, 3]
 
 
-def test_a_missing_log_has_no_lines(tmp_path):
-  assert read_lines(tmp_path / 'metrics.jsonl') == []
+def test_every_bit_before_the_checkpoint_counts(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  mark = _write(tmp_path, [1, 2])[1]
+  whole = path.read_bytes()
+  for place in range(8 * mark.size):
+    damaged = bytearray(whole)
+    damaged[place // 8] ^= 1 << place % 8
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=r'metrics\.jsonl: damaged'):
+      MetricLog(tmp_path, 1, mark)
+  for content in (whole[: mark.size - 1], b''):
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r'metrics\.jsonl: damaged'):
+      MetricLog(tmp_path, 1, mark)
 
 
-def test_json_is_replaced_as_a_whole(tmp_path):
-  path = tmp_path / 'result.json'
-  write_json(path, {'b': 1, 'a': [2]})
-  with pytest.raises(TypeError):
-    write_json(path, {'b': object()})
-  assert json.loads(path.read_text()) == {'b': 1, 'a': [2]}
-  assert [p.name for p in tmp_path.iterdir()] == ['result.json']
+def test_a_log_without_a_checkpoint_begins_anew(tmp_path):
+  _write(tmp_path, [1, 2])
+  _write(tmp_path, [1])
+  lines = toys.read_lines(tmp_path / 'metrics.jsonl')
+  assert [line['step'] for line in lines] == [1]
 
 
 @pytest.mark.parametrize(('live', 'lines'), [(False, 1), (True, 2)])

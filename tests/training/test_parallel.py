@@ -69,7 +69,7 @@ def _train(case, how, feed='device', num_seeds=1):
   programs = TrainPrograms(stage, train, source, parallel, num_seeds, STEPS)
   state = parallel.put(programs.start(jnp.arange(num_seeds, dtype=jnp.uint32)))
   (xs,) = source.calls([(0, STEPS)])
-  state, metrics = programs.call(state, parallel.put(source.data), xs)
+  state, metrics = programs.call(state, parallel.put(source.data), 0, xs)
   evaluator = Evaluator(
     stage.model,
     valid,
@@ -84,7 +84,10 @@ def _train(case, how, feed='device', num_seeds=1):
   values = jax.vmap(functools.partial(hparams_at, programs.schedules))(
     jnp.zeros(num_seeds, jnp.int32)
   )
-  sums, outputs = evaluator(state.variables, stage.eval_hparams(values), state.memory)
+  sums, finite, outputs = evaluator(
+    state.variables, stage.eval_hparams(values), state.memory
+  )
+  np.testing.assert_array_equal(finite, np.ones((num_seeds, VALID), bool))
   return jax.tree.map(np.asarray, (state, metrics, sums, outputs))
 
 

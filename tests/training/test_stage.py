@@ -17,7 +17,6 @@ from jdyn.evaluators.predictions import Predictions
 from jdyn.models.gated_mixture import GatedMixture
 from jdyn.optimizer import make_optimizer
 from jdyn.training import loop, variables
-from jdyn.training.logging import read_lines
 from jdyn.training.programs import hparams_at
 from jdyn.training.state import init_state
 from jdyn.training.step import train_step
@@ -27,7 +26,7 @@ EXPERTS = ('joint', 'text')
 
 
 def _lines(workdir, stage, split):
-  lines = read_lines(workdir / 'stages' / stage / 'metrics.jsonl')
+  lines = toys.read_lines(workdir / 'stages' / stage / 'metrics.jsonl')
   return [line for line in lines if line['split'] == split]
 
 

@@ -27,7 +27,6 @@ from jdyn.training import grid, stage, variables
 from jdyn.training import sweep as sweeping
 from jdyn.training.context import Preempted, StopFlag
 from jdyn.training.guard import NonFiniteError
-from jdyn.training.logging import read_lines
 from jdyn.training.programs import MEMBERS, over_members
 from jdyn.training.workdir import Lock, WorkdirError
 from tests import toys
@@ -189,7 +188,7 @@ def _assert_same_run(got, want, config):
     assert json.loads((got / name).read_text()) == json.loads((want / name).read_text())
   for name in (*EXPERTS, 'main'):
     here, there = (workdir / 'stages' / name for workdir in (got, want))
-    lines = [read_lines(folder / 'metrics.jsonl') for folder in (here, there)]
+    lines = [toys.read_lines(folder / 'metrics.jsonl') for folder in (here, there)]
     for one, other in zip(*lines, strict=True):
       assert one.keys() == other.keys()
       for key, value in other.items():
@@ -240,7 +239,7 @@ def test_a_variant_is_what_it_would_be_by_itself(
     alone = train(variant.config, f'alone {variant.name}')
     _assert_same_run(workdir / variant.name, alone, variant.config)
     log = workdir / variant.name / 'stages' / 'main' / 'metrics.jsonl'
-    lengths.add(len(read_lines(log)))
+    lengths.add(len(toys.read_lines(log)))
   if options.get('patience') == 0:
     assert len(lengths) > 1, 'the variants of this test must stop at different epochs'
 
@@ -320,7 +319,7 @@ def test_what_cannot_run_is_named_before_anything_is_trained(
   sweep, programs, no_table, monkeypatch, tmp_path
 ):
   axes = {'optimizer.learning_rate.init_value': (1.0, 0.0)}
-  with pytest.raises(build.ConfigError, match="init_value=0: Schedule 'exponential'"):
+  with pytest.raises(build.ConfigError, match='learning_rate: Schedule'):
     sweep(_config(optimizer__learning_rate__name='exponential'), axes)
   with pytest.raises(build.ConfigError, match='batch_size=0: main: batch_size=0 must'):
     sweep(_config(), {'batch_size': (8, 0)}, 'other')
@@ -374,7 +373,7 @@ def test_a_variant_that_is_done_cannot_end_the_others(sweep, no_table, monkeypat
   axes = {'gate.temperature.end_value': (0.5, 1e-45)}
   workdir = sweep(config, axes)
   lengths = [
-    len(read_lines(workdir / variant.name / 'stages' / 'main' / 'metrics.jsonl'))
+    len(toys.read_lines(workdir / variant.name / 'stages' / 'main' / 'metrics.jsonl'))
     for variant in grid.variants(config, axes)
   ]
   assert lengths[0] == 3 * lengths[1]

@@ -10,19 +10,20 @@ The label says what the task is: whole numbers `[N]` are classes, zeros and ones
 """
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from jdyn.data import hdf5, stand_in
+from jdyn.data import hdf5, npy, stand_in
 from jdyn.data.dataset import PRESENT, DataError, DataSpec, ModalitySpec, Split
 from jdyn.data.files import as_ids, require, row_ids
 from jdyn.data.holdout import hold_out
 from jdyn.data.validate import SPLITS
+
+MAX_CLASSES = 2**20
+"""A label of more is no class: a name and a place in the output are made for each."""
 
 _Part = dict[str, np.ndarray]  # The arrays of one split by name.
 
@@ -90,7 +91,10 @@ valid is optional."""
     if 'valid' not in splits:
       train = splits['train']
       strata = train.label if task == 'multiclass' else np.zeros(len(train))
-      kept, held = hold_out(strata, self.valid_fraction, self.split_seed)
+      try:
+        kept, held = hold_out(strata, self.valid_fraction, self.split_seed)
+      except DataError as error:
+        raise DataError(f'{path}: {error}') from error
       splits |= {'train': train.select(kept), 'valid': train.select(held)}
     return splits
 
@@ -139,8 +143,8 @@ def _read(path: Path) -> dict[str, _Part]:
     split, *names = key.split('/')
     if split not in SPLITS or len(names) != 1:
       raise DataError(
-        f'{path}: unknown array {key!r}. Names are <split>/<name>, and a split is one '
-        f'of {SPLITS}.'
+        f'{path}: unknown array {key!r:.80}. Names are <split>/<name>, and a split '
+        f'is one of {SPLITS}.'
       )
     if array.ndim == 0:
       raise DataError(f'{path}: {key} is a single value; expected one per example.')
@@ -155,9 +159,8 @@ def _read(path: Path) -> dict[str, _Part]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
   try:
-    with np.lib.npyio.NpzFile(path, allow_pickle=False) as file:
-      return {key: file[key] for key in file.files}
-  except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+    return npy.read_archive(path)
+  except (OSError, ValueError) as error:
     raise DataError(
       f'{path}: not a complete .npz file of plain arrays ({error}). Write it again '
       'with np.savez; arrays of objects cannot be read.'
@@ -166,11 +169,13 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
   with hdf5.open_file(path) as file:
-    return {
-      f'{split}/{name}': hdf5.read(file, f'{split}/{name}')
+    names = [
+      f'{split}/{name}'
       for split in hdf5.children(file)
       for name in hdf5.children(file, split)
-    }
+    ]
+    hdf5.check_size(file, names)
+    return {name: hdf5.read(file, name) for name in names}
 
 
 def _modalities(part: _Part) -> list[str]:
@@ -204,7 +209,7 @@ def _infer_task(path: Path, parts: Mapping[str, _Part]) -> tuple[str, int]:
   shapes = {label.shape[1:] for label in labels.values()}
   if shapes == {()} and kinds <= set('iub'):
     values = np.concatenate([*labels.values()])
-    if values.size and values.min() >= 0 and values.max() < 2**31:
+    if values.size and values.min() >= 0 and values.max() < MAX_CLASSES:
       return 'multiclass', max(int(values.max()) + 1, 2)
   elif shapes == {()} and kinds == {'f'}:
     return 'regression', 1
@@ -215,8 +220,8 @@ def _infer_task(path: Path, parts: Mapping[str, _Part]) -> tuple[str, int]:
   stated = {name: f'{label.dtype} {label.shape}' for name, label in labels.items()}
   raise DataError(
     f'{path}: no task has the labels {stated}, or their values are out of range. '
-    'Give whole numbers from 0 on of shape [N] (classes), zeros and ones of shape '
-    '[N, C] (any number of labels), or floats of shape [N] (regression).'
+    f'Give whole numbers from 0 to {MAX_CLASSES - 1} of shape [N] (classes), zeros and '
+    'ones of shape [N, C] (any number of labels), or floats of shape [N] (regression).'
   )
 
 

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jdyn.data import stand_in
+from jdyn.data import npy, stand_in
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import as_classes, require, row_ids
+from jdyn.data.files import as_classes, brief, require, row_ids, text_array
 
 _SHAPES = {'image': (784,), 'audio': (112, 112)}  # As stored, one example.
 _DECODED = {'image': (28, 28, 1), 'audio': (112, 112, 1)}
@@ -118,8 +118,8 @@ def _read_part(root: Path, part: str) -> Split:
 def _read_array(path: Path, shape: tuple[int, ...], kinds: str) -> np.ndarray:
   """Maps the array of one `.npy` file: `[N, *shape]`."""
   try:
-    array = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (ValueError, OSError, EOFError) as error:
+    array = npy.read_map(path)
+  except (ValueError, OSError) as error:
     raise DataError(
       f'{path}: not a complete .npy array ({error}). Build or copy it again.'
     ) from error
@@ -141,10 +141,10 @@ def _read_ids(root: Path, part: str, size: int) -> np.ndarray:
     manifest = json.loads(path.read_text(encoding='utf-8'))
     if 'ids' not in manifest:
       return row_ids(part, size)
-    ids = np.array([f'{part}/{name}' for name in manifest['ids'][part]])
-  except (ValueError, KeyError, TypeError) as error:
+    ids = text_array([f'{part}/{name}' for name in manifest['ids'][part]], f'{path}')
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise DataError(
-      f'{path}: not JSON with a list of ids for {part} ({error!r}). '
+      f'{path}: not JSON with a list of ids for {part} ({brief(error)}). '
       'Build the folder again, or remove the file.'
     ) from error
   if len(ids) != size:

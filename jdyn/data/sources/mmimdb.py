@@ -19,7 +19,7 @@ import numpy as np
 
 from jdyn.data import hdf5, stand_in
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import require
+from jdyn.data.files import brief, require
 
 _FILE = 'multimodal_imdb.hdf5'
 _TEXT, _IMAGE, _NUM_GENRES = 300, 4096, 23
@@ -196,15 +196,21 @@ def _read_genres(file: Any) -> tuple[str, ...]:
   hdf5.read(file, 'genres', shape=(None, _NUM_GENRES))
   where = f'{file.filename}: attribute target_names of genres'
   try:
-    names = json.loads(file['genres'].attrs['target_names'])
-  except (KeyError, ValueError, TypeError) as error:
+    names = json.loads(hdf5.attribute(file['genres'], 'target_names'))
+  except DataError:
+    raise
+  except (RecursionError, ValueError, TypeError) as error:
     raise DataError(
-      f'{where} is not readable ({error!r}); it lists the names of the genres as JSON. '
-      'Download the file again.'
+      f'{where} is not readable ({brief(error)}); it lists the names of the genres as '
+      'JSON. Download the file again.'
     ) from error
-  if not isinstance(names, list) or len(set(map(str, names))) != _NUM_GENRES:
-    raise DataError(f'{where} does not hold {_NUM_GENRES} names: {names!r}.')
-  return tuple(str(name) for name in names)
+  if (
+    not isinstance(names, list)
+    or not all(isinstance(name, str) for name in names)
+    or (len(set(names)) != _NUM_GENRES)
+  ):
+    raise DataError(f'{where} does not hold {_NUM_GENRES} names: {brief(names)}.')
+  return tuple(names)
 
 
 def _read_ranges(file: Any, size: int) -> dict[str, tuple[int, int]]:
@@ -217,7 +223,7 @@ def _read_ranges(file: Any, size: int) -> dict[str, tuple[int, int]]:
       f'{where} is missing, and with {size} films instead of {_CANONICAL_SIZE} the '
       'published row numbers do not apply. Write the attribute, as Fuel does.'
     )
-  table = np.asarray(file.attrs['split'])
+  table = np.asarray(hdf5.attribute(file, 'split'))
   if not {'split', 'source', 'start', 'stop'} <= set(table.dtype.names or ()):
     raise DataError(
       f'{where} has type {table.dtype}; expected columns split, source, start and '

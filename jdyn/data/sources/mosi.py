@@ -28,7 +28,7 @@ import numpy as np
 
 from jdyn.data import stand_in
 from jdyn.data.dataset import DataError, DataSpec, ModalitySpec, Split
-from jdyn.data.files import as_classes, read_table, require
+from jdyn.data.files import as_classes, read_table, require, text_array
 from jdyn.data.holdout import hold_out_groups
 
 _WIDTHS = {'audio': 73, 'text': 100, 'video': 100}
@@ -180,12 +180,12 @@ def _read_transcripts(path: Path) -> _Transcripts:
   for number, row in enumerate(rows):
     if len(row) != 4 or '_' not in row[0] or row[3] not in ('0', '1'):
       raise DataError(
-        f'{path}: row {number} is {row}; expected video_number, text, length and a '
-        'label 0 or 1. Copy the file again; it may be cut.'
+        f'{path}: row {number} is {row!r:.120}; expected video_number, text, length '
+        'and a label 0 or 1. Copy the file again; it may be cut.'
       )
   return _Transcripts(
     path=path,
-    ids=np.array([row[0] for row in rows]),
+    ids=text_array([row[0] for row in rows], f'{path}: an id'),
     texts=[_normalise(row[1]) for row in rows],
     label=np.array([int(row[3]) for row in rows]),
   )
@@ -241,7 +241,8 @@ def _read_real_labels(root: Path, transcripts: _Transcripts) -> dict[str, float]
     if not waiting[text]:
       raise DataError(
         f'{root / "labels"}: no label for the text of utterance {name} in '
-        f"{transcripts.path}: {text!r}. Take the complete files, or label='binary'."
+        f'{transcripts.path}: {text!r:.120}. Take the complete files, or '
+        "label='binary'."
       )
     values[name] = waiting[text].popleft()
     if (values[name] >= 0) != binary:
@@ -259,7 +260,7 @@ def _read_label_file(path: Path) -> list[tuple[str, float]]:
     raise DataError(f'{path}: not text ({error}). Copy it again.') from error
   if header.split('\t') != ['text', 'label']:
     raise DataError(
-      f'{path}: the first line is {header!r} instead of text, tab, label.'
+      f'{path}: the first line is {header!r:.120} instead of text, tab, label.'
     )
   rows = []
   for number, line in enumerate(lines, start=2):
@@ -270,8 +271,8 @@ def _read_label_file(path: Path) -> list[tuple[str, float]]:
       value = np.nan
     if not text or not abs(value) <= 3:
       raise DataError(
-        f'{path}: line {number} is {line!r}; expected a text, a tab and a label from '
-        '-3 to 3. Copy the file again; it may be cut.'
+        f'{path}: line {number} is {line!r:.120}; expected a text, a tab and a label '
+        'from -3 to 3. Copy the file again; it may be cut.'
       )
     rows.append((text, value))
   return rows

@@ -46,6 +46,8 @@ FORMATS = {
 """The files that are known, by name."""
 
 _SPLITS = ('train', 'valid', 'test')
+_ID_PARTS = 8
+_NOT_PLAIN = dict | list | tuple | np.ndarray
 _BLOCK = 1024  # Rows that are converted at a time; keeps the copies small.
 
 
@@ -267,21 +269,31 @@ def _ids(value: Any, count: int, where: str) -> np.ndarray:
 
   Where the file repeats an id, all of its split get the row number behind it.
   """
-  if not isinstance(value, list | np.ndarray) or len(value) != count:
+  is_list = isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim)
+  if not is_list or len(value) != count:
     raise DataError(
       f"{where}: 'id' is no list of one id for each of the {count} rows of 'text'."
     )
   items = value.tolist() if isinstance(value, np.ndarray) else value
-  names = [_id(item) for item in items]
+  names = [_id(item, where) for item in items]
   if len(set(names)) < count:
     names = [f'{name}#{row}' for row, name in enumerate(names)]
   return np.array(names)
 
 
-def _id(item: Any) -> str:
-  if isinstance(item, list | tuple | np.ndarray):
-    return '_'.join(_id(part) for part in item)
-  return item.decode('latin1') if isinstance(item, bytes) else str(item)
+def _id(item: Any, where: str) -> str:
+  parts = item.tolist() if isinstance(item, np.ndarray) else item
+  parts = parts if isinstance(parts, list | tuple) else [parts]
+  # Few and plain: a pickle of a kilobyte can share a list until it has 10^16 items.
+  if len(parts) > _ID_PARTS or any(isinstance(part, _NOT_PLAIN) for part in parts):
+    raise DataError(
+      f"{where}: an 'id' is no value, nor a list of up to {_ID_PARTS} values. Is this "
+      'the file that its name says?'
+    )
+  name = '_'.join(
+    part.decode('latin1') if isinstance(part, bytes) else str(part) for part in parts
+  )
+  return str(files.text_array([name], f"{where}: 'id'")[0])
 
 
 def _first_words(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,7 @@ CAMERAS = ('kv1', 'kv2', 'realsense', 'xtion')
 # Of the refined depth; ESANet takes them for the raw one, too.
 _DEPTH_MEAN, _DEPTH_STD = 19025.14930492213, 9880.916071806689
 _KINDS = ('rgb', 'depth', 'label')
+_LONGEST = 1000  # Characters of a path.
 _STAND_IN = {'train': 24, 'test': 12}
 _STAND_IN_SHAPES = {  # Where inputs are of 480 by 640.
   'kv1': (427, 561),
@@ -219,7 +220,13 @@ def _check_lines(path: Path, lines: list[str]) -> None:
   """That each is a path to a file in a folder of a scene, below the root."""
   for number, line in enumerate(lines, 1):
     parts = PurePosixPath(line).parts
-    if not line.isprintable() or '..' in parts or line[:1] == '/' or len(parts) < 3:
+    if (
+      not line.isprintable()
+      or len(line) > _LONGEST
+      or '..' in parts
+      or line[:1] == '/'
+      or len(parts) < 3
+    ):
       raise DataError(
         f'{path}, line {number}: {line!r:.120} is no path of an image below the '
         'folder. Prepare it again.'

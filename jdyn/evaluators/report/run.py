@@ -12,6 +12,16 @@ import numpy as np
 
 from jdyn.data.dataset import DataError
 from jdyn.evaluators.predictions import Predictions
+from jdyn.evaluators.run_files import (
+  LATENCY,
+  LOG,
+  RESULT,
+  check_stage,
+  predictions_file,
+  read_json,
+  read_predictions,
+  remedy,
+)
 from jdyn.tasks import TASKS, Regression, Task
 
 MAIN = 'main'
@@ -19,9 +29,6 @@ MAIN = 'main'
 
 SPLITS = ('test', 'valid')
 """The splits on which every stage is scored."""
-
-LATENCY = 'latency.json'
-"""Measured times of the main model, if `python -m jdyn.evaluate --time` wrote them."""
 
 _SWEEP = 'sweep.json'
 
@@ -175,14 +182,12 @@ def _stage_folders(workdir: Path) -> list[Path]:
 
 
 def _read_stage(folder: Path) -> Stage:
-  path = folder / 'result.json'
+  path = folder / RESULT
   result = _read_json(path)
-  predictions = {
-    split: _read_predictions(folder / f'predictions_{split}.npz') for split in SPLITS
-  }
+  predictions = {split: read_predictions(folder, split) for split in SPLITS}
   with _fields_of(path):
     seeds = tuple(result['seeds'])
-    log, trained = folder / 'metrics.jsonl', any(result['best_epoch'])
+    log, trained = folder / LOG, any(result['best_epoch'])
     train, valid = _read_log(log, len(seeds)) if trained else ({}, {})
     stage = Stage(
       name=folder.name,
@@ -237,9 +242,9 @@ def _check_belongs(stage: Stage, run: Run) -> None:
   """Raises DataError if a stage's files are not those of one run."""
   folder = run.workdir / 'stages' / stage.name
   same_seeds = stage.seeds == run.main.seeds
-  _require(same_seeds, folder / 'result.json', f'other seeds than stage {MAIN!r}')
+  _require(same_seeds, folder / RESULT, f'other seeds than stage {MAIN!r}')
   for split, predictions in stage.predictions.items():
-    path = folder / f'predictions_{split}.npz'
+    path = folder / predictions_file(split)
     # An expert has only seen the examples that have its modality.
     size = run.sizes[split] if stage is run.main else stage.scores[split]['n']
     want = (len(stage.seeds), size, *run.task.kept_shape)
@@ -264,27 +269,20 @@ def _check_belongs(stage: Stage, run: Run) -> None:
       _require(known, path, f'nothing for path {name!r}')
 
 
-def _read_predictions(path: Path) -> Predictions:
-  if not path.is_file():
-    raise _missing(path)
-  return Predictions.load(path)
-
-
 def _read_log(
   path: Path, num_seeds: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Metrics of training and of validation by name, each `[S, epochs]`."""
+  check_stage(path.parent, path.name)
   records: dict[str, list[dict[str, Any]]] = {'train': [], 'valid': []}
-  for number, line in enumerate(_read_text(path).splitlines(), start=1):
-    try:
+  with _fields_of(path):
+    for line in path.read_text(encoding='utf-8').splitlines():
       record = json.loads(line)
       records[record['split']].append(record)
-    except (ValueError, KeyError, TypeError) as error:
-      raise _damaged(path, f'line {number} is no record of metrics') from error
   _require(records['train'] and records['valid'], path, 'no whole epoch')
   with _fields_of(path):
     valid = {
-      name: np.array([record[name] for record in records['valid']]).T
+      name: np.array([record[name] for record in records['valid']], np.float64).T
       for name in _metric_names(records['valid'][0], num_seeds)
     }
     return _train_epochs(records['train'], num_seeds), valid
@@ -293,16 +291,19 @@ def _read_log(
 def _train_epochs(
   records: Sequence[Mapping[str, Any]], num_seeds: int
 ) -> dict[str, np.ndarray]:
-  """One mean per epoch; a record counts by the number of its steps."""
+  """One mean per epoch; a record counts by its steps, and not where it has no value."""
   steps = np.diff([record['step'] for record in records], prepend=0)
   # No record crosses the border of an epoch; the last one of epoch 1 ends at 1.0.
   epochs = np.ceil([record['epoch'] - 1e-6 for record in records])
   share = np.equal.outer(np.unique(epochs), epochs) * steps  # [epochs, records]
-  share = share / share.sum(axis=1, keepdims=True)
-  return {
-    name: (share @ np.array([record[name] for record in records])).T
-    for name in _metric_names(records[0], num_seeds)
-  }
+  found = {}
+  # Steps are counted as `skipped` only while the run was told to leave such out.
+  for name in set(_metric_names(records[0], num_seeds)).intersection(*records):
+    values = np.array([record[name] for record in records], np.float64)  # null: NaN
+    known = np.isfinite(values)
+    with np.errstate(invalid='ignore'):  # An epoch without any value has none: NaN.
+      found[name] = (share @ np.where(known, values, 0) / (share @ known)).T
+  return found
 
 
 def _metric_names(record: Mapping[str, Any], num_seeds: int) -> list[str]:
@@ -314,22 +315,10 @@ def _metric_names(record: Mapping[str, Any], num_seeds: int) -> list[str]:
   )
 
 
-def _read_text(path: Path) -> str:
-  try:
-    return path.read_text(encoding='utf-8')
-  except FileNotFoundError as error:
-    raise _missing(path) from error
-  except (OSError, UnicodeDecodeError) as error:
-    raise _damaged(path, str(error)) from error
-
-
 def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    value = json.loads(_read_text(path))
-  except json.JSONDecodeError as error:
-    raise _damaged(path, f'not JSON ({error})') from error
-  _require(isinstance(value, dict), path, 'not a JSON object')
-  return value
+  if not path.exists():
+    raise _missing(path)
+  return read_json(path)
 
 
 @contextmanager
@@ -351,9 +340,6 @@ def _require(condition: Any, path: Path, what: str) -> None:
 
 
 def _missing(path: Path) -> DataError:
-  if path.parent.parent.name == 'stages' and (path.parent / 'result.json').exists():
-    # The stage counts as finished; the training command would not write it again.
-    return _damaged(path, 'it is not there')
   return DataError(
     f'{path} is missing, so this is not the folder of a finished run. Give the '
     '--workdir of one, or repeat the training command: it goes on where it stopped.'
@@ -361,13 +347,4 @@ def _missing(path: Path) -> DataError:
 
 
 def _damaged(path: Path, what: str) -> DataError:
-  stage = path.parent.parent.name == 'stages'
-  again = (
-    'measure again with `python -m jdyn.evaluate --time`'
-    if path.name == LATENCY
-    else 'repeat the training command with the same --workdir'
-  )
-  return DataError(
-    f'{path} is damaged or of another run: {what}. Restore it, or delete '
-    f'{path.parent if stage else path} and {again}.'
-  )
+  return DataError(f'{path} is damaged or of another run: {what}. {remedy(path)}')
