@@ -117,7 +117,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Iterator[tuple[int, list[s
 
 def brief(value: Any) -> str:
   """A value or an error in an error: printable, short, and soon there."""
-  text = str(value) if isinstance(value, Exception) else reprlib.repr(value)
+  text = str(value) if isinstance(value, str | Exception) else reprlib.repr(value)
   shown = ''.join(c if c.isprintable() else '?' for c in text[:_SHOWN])
   return shown + ('...' if len(text) > _SHOWN else '')
 

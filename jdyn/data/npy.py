@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from jdyn.data import expansion
+from jdyn.data.files import brief
 
 MAGIC = b'\x93NUMPY'
 """What a `.npy` file begins with."""
@@ -91,7 +92,7 @@ def read_archive(path: Path, ratio: int = expansion.MAX_RATIO) -> dict[str, np.n
       expansion.check(sum(record.file_size for record in records), size, ratio)
       arrays = {r.filename.removesuffix('.npy'): _member(archive, r) for r in records}
   except _BAD_ARCHIVE as error:
-    raise ValueError(f'{error}') from error
+    raise ValueError(brief(error)) from error
   if len(arrays) != len(records):
     raise ValueError('two arrays of one name')
   return arrays

@@ -8,6 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jdyn.data.dataset import DataError
+from jdyn.data.files import brief
 from jdyn.interop.torch_file import read_torch
 
 Place = tuple[str, ...]
@@ -77,7 +78,7 @@ def read_params(
   for name, place in places.items():
     have, fitting = np.shape(tensors[name]), _fitting(place, wanted[place].shape)
     if have not in fitting:
-      wrong.append(f'{name} is {list(have)} and not {list(fitting[0])}')
+      wrong.append(f'{brief(name)} is {list(have)} and not {list(fitting[0])}')
   if wrong:
     raise DataError(
       f"{path}: other widths than the config's: {_some(wrong)}. Change the config's."
@@ -129,7 +130,7 @@ def _check_same(problem: str, names: Mapping[str, Iterable[Any]]) -> None:
 
 
 def _text(name: Any) -> str:
-  return '/'.join(name) if isinstance(name, tuple) else str(name)
+  return '/'.join(name) if isinstance(name, tuple) else brief(str(name))
 
 
 def _some(names: list[str]) -> str:

@@ -391,7 +391,9 @@ def test_small_files_that_were_cut(parts, tmp_path, cut):
 def test_hdf5_where_an_older_version_is_expected(parts, tmp_path):
   header = b'MATLAB 7.3 MAT-file'.ljust(124) + b'\x00\x02IM'
   parts[1].write_bytes(header.ljust(512, b'\0') + parts[0].read_bytes()[512:])
-  _fails(parts, tmp_path, 'splits.mat: not readable as a MATLAB file of versions 5 to 7')
+  _fails(
+    parts, tmp_path, 'splits.mat: not readable as a MATLAB file of versions 5 to 7'
+  )
 
 
 def test_the_command(parts, built, tmp_path, capsys):

@@ -22,7 +22,10 @@ _FORBIDDEN = (
   *('sqlite3', 'ftplib', 'http', 'smtplib', 'urllib', 'webbrowser', 'winreg'),
 )
 _ALLOWED = ('os.listdir', 'os.scandir', 'os.walk', 'os.fwalk', 'os.getxattr')
-_LAZY = ('cv2', 'encodings', 'h5py', 'jdyn', 'numpy', 'scipy', 'sklearn')
+_LAZY = (
+  *('cv2', 'encodings', 'h5py', 'jdyn', 'numpy', 'scipy', 'sklearn'),
+  'unicodedata',
+)
 """Packages that the readers may import when they are first needed."""
 
 
