@@ -27,6 +27,29 @@ _CACHE = flags.DEFINE_string(
   os.path.join('~', '.cache', 'jdyn', 'xla'),
   'Folder for compiled programs; empty switches the cache off.',
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  False,
+  'Several processes run this command together, on one machine or many; JAX finds out '
+  'about them under SLURM, Open MPI, Kubernetes and on TPU slices.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', '', 'host:port of process 0, where JAX does not find it out.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', 0, 'How many processes there are, likewise.', lower_bound=0
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', -1, 'Number of this process, from 0, likewise.', lower_bound=-1
+)
+_STOPPED_STATUS = flags.DEFINE_integer(
+  'stopped_status',
+  0,
+  'Exit status after SIGTERM, when the state is saved; schedulers that start the '
+  'command again need another one than that of a finished run.',
+  lower_bound=0,
+  upper_bound=125,
+)
 
 
 def main(argv) -> None:
@@ -38,9 +61,12 @@ def main(argv) -> None:
 
   cli.start_logging()
   cli.use_cache(_CACHE.value)
+  cli.join_hosts(
+    _DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
   name = Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
   workdir = Path(_WORKDIR.value or Path('runs') / name)
-  cli.run(_CONFIG.value, workdir, _STARTED)
+  cli.run(_CONFIG.value, workdir, _STARTED, _STOPPED_STATUS.value)
 
 
 if __name__ == '__main__':

@@ -25,14 +25,26 @@ def nbytes(split: Split) -> int:
   return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def assemble(split: Split, rows: np.ndarray, mask: np.ndarray | None = None):
+ALL = slice(None)
+"""The whole of a batch, where one process feeds all devices."""
+
+
+def assemble(
+  split: Split, rows: np.ndarray, mask: np.ndarray | None = None, own: slice = ALL
+):
   """The batch of the given rows, as NumPy arrays.
 
   Args:
     split: where the rows point.
     rows: `i32[B]`.
     mask: `f32[B]`, 0 for padding; all ones if None.
+    own: which of the rows are wanted; no others are read, unless examples depend on
+      the rest of their batch.
   """
+  mask = np.ones(len(rows), np.float32) if mask is None else mask
+  if split.collate is not None and own != ALL:
+    return _cut(assemble(split, rows, mask), own)
+  rows, mask = rows[own], mask[own]
   batch = split.select(rows)
   inputs = {
     name: (
@@ -48,7 +60,13 @@ def assemble(split: Split, rows: np.ndarray, mask: np.ndarray | None = None):
   return _batch(inputs, np.asarray(batch.label), rows, mask)
 
 
-def draw(split: Split, rows: np.ndarray, seed: int, step: int):
+def _cut(tree: Any, own: slice):
+  if isinstance(tree, Mapping):
+    return {key: _cut(value, own) for key, value in tree.items()}
+  return tree[own]
+
+
+def draw(split: Split, rows: np.ndarray, seed: int, step: int, own: slice = ALL):
   """The batch of the given rows as training draws it, not decoded where possible.
 
   What becomes of an example depends on its place in the step, and not on the number
@@ -57,13 +75,15 @@ def draw(split: Split, rows: np.ndarray, seed: int, step: int):
   """
   if split.augment is None:
     kept = split if split.collate else dataclasses.replace(split, decode=None)
-    return assemble(kept, rows)
+    return assemble(kept, rows, own=own)
   drawn = [
-    split.augment(str(key), _generator(seed, step, place))
-    for place, key in enumerate(split.ids[rows])
+    split.augment(str(split.ids[rows[place]]), _generator(seed, step, place))
+    for place in range(len(rows))[own]
   ]
+  rows = rows[own]
   inputs = stack([{name: one[name] for name in split.inputs} for one, _ in drawn])
-  return _batch(inputs, np.stack([label for _, label in drawn]), rows, None)
+  mask = np.ones(len(rows), np.float32)
+  return _batch(inputs, np.stack([label for _, label in drawn]), rows, mask)
 
 
 def _generator(seed: int, step: int, place: int) -> np.random.Generator:
@@ -76,7 +96,7 @@ def _batch(inputs, label, rows, mask):
   return {
     'inputs': dict(inputs),
     'label': label,
-    'mask': np.ones(len(rows), np.float32) if mask is None else mask,
+    'mask': mask,
     'index': np.asarray(rows, np.int32),
   }
 
@@ -92,7 +112,8 @@ def stack(batches: Sequence[Any]):
 class _Calls:
   """Random access to the batches of call `i`: leaves `[S, steps, B, ...]`."""
 
-  def __init__(self, split, seeds, batch_size, calls):
+  def __init__(self, split, seeds, batch_size, calls, own):
+    self._own = own
     self._splits = [split.for_seed(position) for position in range(len(seeds))]
     self._seeds, self._batch_size, self._calls = seeds, batch_size, calls
 
@@ -104,7 +125,9 @@ class _Calls:
     batches = []
     for split, seed in zip(self._splits, self._seeds, strict=True):
       plan = train_rows(seed, len(split), self._batch_size, start, steps)
-      drawn = [draw(split, rows, seed, start + i) for i, rows in enumerate(plan)]
+      drawn = [
+        draw(split, rows, seed, start + i, self._own) for i, rows in enumerate(plan)
+      ]
       batches.append(stack(drawn))
     return stack(batches)
 
@@ -117,15 +140,16 @@ def stream(
   *,
   num_threads: int = 2,
   prefetch: int = 2,
+  own: slice = ALL,
 ) -> Iterator[Any]:
   """Batches of the given `(first step, steps)` calls, prefetched by Grain.
 
   One record is all that one compiled call consumes, with leaves
-  `[seeds, steps, batch_size, ...]`: single small records would cost more in
-  Python than a step costs in compute.
+  `[seeds, steps, batch_size, ...]`, or of these the `own` rows of each batch: single
+  small records would cost more in Python than a step costs in compute.
   """
   import grain  # Slow to import, and not needed for data that fits on the device.
 
-  source = _Calls(split, tuple(seeds), batch_size, tuple(calls))
+  source = _Calls(split, tuple(seeds), batch_size, tuple(calls), own)
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
   return iter(grain.MapDataset.source(source).to_iter_dataset(options))

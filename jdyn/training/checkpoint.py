@@ -22,11 +22,12 @@ import numpy as np
 from jdyn.data.dataset import DataError
 from jdyn.data.hashing import sha256_file
 from jdyn.data.sealed import read_sealed, write_sealed
-from jdyn.training import disk
+from jdyn.training import disk, hosts
 
 _LOG = logging.getLogger(__name__)
 
 _FORMAT = 2
+_NONE = -1  # In place of a step.
 
 _REMEDY = 'Restore the files from a copy, or remove the folder to train from the start.'
 
@@ -70,7 +71,16 @@ class Checkpoints:
     import orbax.checkpoint as ocp  # Slow to import, and not needed for `--help`.
 
     self._ocp = ocp
-    self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    # Every process has the whole state: one writes, and each reads by itself.
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    self._orbax = ocp.Checkpointer(
+      ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+      ),
+      multiprocessing_options=alone,
+    )
     self._steps = folder.resolve() / 'steps'
     self._manifests = folder.resolve() / 'manifests'
     self._keep, self._background = keep, background
@@ -96,6 +106,8 @@ class Checkpoints:
         failed. What was saved before is still there.
     """
     self.wait()
+    if not hosts.is_first():
+      return
     # Copies: the next training step may write to the arrays' own memory.
     trees = {name: jax.tree.map(np.array, tree) for name, tree in items.items()}
     self._pending = self._worker.submit(self._save, step, trees, {**meta, 'step': step})
@@ -135,6 +147,8 @@ class Checkpoints:
 
   def clean(self) -> None:
     """Removes what saves left that ended before their manifest was written."""
+    if not hosts.is_first():
+      return
     saved = {str(step) for step in self._saved()}
     for path in self._steps.glob('*'):
       if path.name not in saved:
@@ -158,28 +172,41 @@ class Checkpoints:
       CheckpointError: checkpoints were saved, but each of them is damaged, or the
         newest whole one holds arrays of other shapes.
     """
+    # The first process looks at every file, for all.
+    newest = hosts.first_alone(lambda: self._newest_whole(remedy))
+    step = hosts.from_first(_NONE if newest is None else newest)
+    if step == _NONE:
+      return None
+    args = {
+      name: self._ocp.args.StandardRestore(jax.tree.map(_template, tree))
+      for name, tree in items.items()
+    }
+    args['meta'] = self._ocp.args.JsonRestore()
+    restored = self._orbax.restore(
+      self._steps / str(step), args=self._ocp.args.Composite(**args)
+    )
+    for name, tree in items.items():
+      _check_shapes(name, restored[name], tree)
+    return {name: restored[name] for name in items}, restored['meta']
+
+  def _newest_whole(self, remedy: str) -> int:
+    """The step of the newest whole checkpoint; `_NONE` if none was ever saved.
+
+    Raises:
+      CheckpointError: each that was saved is damaged.
+    """
     damaged = []
     for step in reversed(self._saved()):
-      if problem := self._problem(step):
-        _LOG.error('Checkpoint %d is damaged and not used: %s', step, problem)
-        damaged.append(problem)
-        continue
-      args = {
-        name: self._ocp.args.StandardRestore(jax.tree.map(_template, tree))
-        for name, tree in items.items()
-      }
-      args['meta'] = self._ocp.args.JsonRestore()
-      restored = self._orbax.restore(
-        self._steps / str(step), args=self._ocp.args.Composite(**args)
-      )
-      for name, tree in items.items():
-        _check_shapes(name, restored[name], tree)
-      return {name: restored[name] for name in items}, restored['meta']
+      problem = self._problem(step)
+      if not problem:
+        return step
+      _LOG.error('Checkpoint %d is damaged and not used: %s', step, problem)
+      damaged.append(problem)
     if damaged:
       raise CheckpointError(
         f'Every checkpoint in {self._steps.parent} is damaged: {damaged}. {remedy}'
       )
-    return None
+    return _NONE
 
   def _saved(self) -> list[int]:
     """The steps that have a manifest, in order."""

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jdyn.build import ConfigError
 from jdyn.data.dataset import DataError
+from jdyn.training import hosts
 from jdyn.training.checkpoint import CheckpointError
 from jdyn.training.context import Preempted
 from jdyn.training.guard import NonFiniteError
@@ -45,6 +46,34 @@ def _show_unraisable(unraisable) -> None:
     sys.__unraisablehook__(unraisable)
 
 
+def join_hosts(distributed: bool, coordinator: str, count: int, index: int) -> None:
+  """Joins the other processes of a run, if there are any.
+
+  Exits with 1 if they do not meet.
+
+  Args:
+    distributed: there are, and JAX can find out about them.
+    coordinator: `host:port` of the first; empty if JAX finds out.
+    count: of processes; 0 likewise.
+    index: of this one; -1 likewise.
+  """
+  if not (distributed or coordinator):
+    return
+  try:
+    hosts.start(coordinator or None, count or None, None if index < 0 else index)
+  except (ValueError, RuntimeError) as error:
+    sys.exit(
+      f'error: the processes of the run did not meet ({error}). Give --coordinator, '
+      '--num_processes and --process_id, or start it where JAX finds them out: under '
+      'SLURM, Open MPI, Kubernetes or on a TPU slice.'
+    )
+  if not hosts.is_first():
+    _LOG.setLevel(logging.WARNING)
+    _LOG.handlers[0].setFormatter(
+      logging.Formatter(f'%(asctime)s process {jax.process_index()}: %(message)s')
+    )
+
+
 def use_cache(folder: str) -> None:
   """Keeps compiled programs in `folder`; empty: as JAX is set up."""
   if folder:
@@ -54,24 +83,35 @@ def use_cache(folder: str) -> None:
 
 
 # What the user can mend: shown as one line, not as a traceback.
-_MENDABLE = (CheckpointError, ConfigError, DataError, NonFiniteError, WorkdirError)
+_MENDABLE = (
+  CheckpointError,
+  ConfigError,
+  DataError,
+  hosts.HostError,
+  NonFiniteError,
+  WorkdirError,
+)
 
 
-def run(config: ConfigDict, workdir: Path, started: float) -> None:
-  """Trains; exits with 0 when asked to stop and with 1 on what the user can mend."""
-  report = finish(lambda: train(config, workdir, started))
-  print(f'Report: {report}')
+def run(
+  config: ConfigDict, workdir: Path, started: float, stopped_status: int = 0
+) -> None:
+  """Trains; exits with `stopped_status` when asked to stop, and as `finish` does."""
+  report = finish(lambda: train(config, workdir, started), stopped_status)
+  if hosts.is_first():
+    print(f'Report: {report}')
 
 
-def finish(job: Callable[[], T]) -> T:
+def finish(job: Callable[[], T], stopped_status: int = 0) -> T:
   """What a job returns.
 
-  Exits with 0 when it was asked to stop, and with 1 on what the user can mend.
+  Exits with `stopped_status` when it was asked to stop, and with 1 on what the user can
+  mend.
   """
   try:
     return job()
   except Preempted as notice:
     _LOG.info('%s', notice)
-    sys.exit(0)
+    sys.exit(stopped_status)
   except _MENDABLE as error:
     sys.exit(f'error: {error}')

@@ -23,9 +23,16 @@ BATCH_AXIS = 2
 class DeviceFeed:
   """The split lives on the device; a call gets rows and gathers them itself."""
 
-  def __init__(self, split: Split, seeds: Sequence[int], batch_size: int):
-    """`split` is copied to the device by `data`."""
+  def __init__(
+    self,
+    split: Split,
+    seeds: Sequence[int],
+    batch_size: int,
+    own: slice = pipeline.ALL,
+  ):
+    """`split` is copied to the device by `data`; `own` are this process's rows."""
     self._split, self._seeds, self._batch_size = split, tuple(seeds), batch_size
+    self._own = own
 
   @property
   def data(self) -> Any:
@@ -38,7 +45,7 @@ class DeviceFeed:
     for start, steps in calls:
       yield np.stack(
         [train_rows(s, size, self._batch_size, start, steps) for s in self._seeds]
-      )
+      )[..., self._own]
 
   def fetch(self, data: Any, rows: jax.Array) -> Any:
     """Gathers the batch of `rows`."""
@@ -51,11 +58,16 @@ class HostFeed:
   data = ()
 
   def __init__(
-    self, split: Split, seeds: Sequence[int], batch_size: int, num_threads: int
+    self,
+    split: Split,
+    seeds: Sequence[int],
+    batch_size: int,
+    num_threads: int,
+    own: slice = pipeline.ALL,
   ):
-    """`num_threads` read ahead."""
+    """`num_threads` read ahead; `own` are this process's rows of each batch."""
     self._split, self._seeds, self._batch_size = split, tuple(seeds), batch_size
-    self._num_threads = num_threads
+    self._num_threads, self._own = num_threads, own
 
   def calls(self, calls: Sequence[tuple[int, int]]) -> Iterator[Any]:
     """Batches with leaves `[seeds, steps, batch, ...]` of each call."""
@@ -65,6 +77,7 @@ class HostFeed:
       self._batch_size,
       calls,
       num_threads=self._num_threads,
+      own=self._own,
     )
 
   def fetch(self, data: Any, batch: Any) -> Any:
@@ -111,8 +124,9 @@ def make_feed(
   feed: str,
   device_bytes: int,
   num_threads: int,
+  own: slice = pipeline.ALL,
 ):
-  """The feed that a config asks for.
+  """The feed that a config asks for; `own` are this process's rows of each batch.
 
   Raises:
     ValueError: unknown name, or `device` for data whose examples depend on each
@@ -121,9 +135,9 @@ def make_feed(
   if feed == 'auto':
     feed = 'host' if split.augment or not fits(split, device_bytes) else 'device'
   if feed == 'host':
-    return HostFeed(split, seeds, batch_size, num_threads)
+    return HostFeed(split, seeds, batch_size, num_threads, own)
   if feed != 'device':
     raise ValueError(f'Unknown feed={feed!r}; expected auto, device or host.')
   if problem := _device_problem(split):
     raise ValueError(f"feed='device' cannot {problem}.")
-  return DeviceFeed(split, seeds, batch_size)
+  return DeviceFeed(split, seeds, batch_size, own)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jdyn.data.dataset import DataError
 from jdyn.evaluators.run_files import LOG
+from jdyn.training import hosts
 from jdyn.training.board import Board
 
 
@@ -106,7 +107,8 @@ class Progress:
     self._stage, self._total, self._batch = stage, total_steps, batch
     self._first, self._started = first_step, time.monotonic()
     in_notebook = type(sys.stderr).__module__.startswith('ipykernel')
-    self._live = sys.stderr.isatty() or in_notebook
+    self._shown = hosts.is_first()
+    self._live = self._shown and (sys.stderr.isatty() or in_notebook)
 
   def show(self, step: int, text: str, *, epoch_done: bool) -> None:
     """Shows where training is."""
@@ -117,7 +119,7 @@ class Progress:
     line = f'[{self._stage}] {text}  {rate:,.0f} examples/s  {_clock(left)} left'
     if self._live:
       print(f'\r\x1b[K{line}', end='', file=sys.stderr, flush=True)
-    elif epoch_done:
+    elif epoch_done and self._shown:
       print(line, file=sys.stderr, flush=True)
 
   def close(self) -> None:

@@ -15,7 +15,7 @@ from jdyn.data.holdout import hold_out
 from jdyn.data.load import load
 from jdyn.evaluators.report import write_report
 from jdyn.evaluators.run_files import is_finished
-from jdyn.training import variables
+from jdyn.training import hosts, variables
 from jdyn.training.context import Context, FirstStep, StopFlag
 from jdyn.training.parallel import Parallel
 from jdyn.training.stage import check_stage, train_stage
@@ -42,9 +42,11 @@ def train(config: ConfigDict, workdir: Path, started: float | None = None) -> Pa
   """
   with opened(config, workdir, started) as (stage, context):
     check(stage, context)
-    describe(workdir, config.to_dict(), context.dataset)
+    plain = config.to_dict()
+    hosts.first_alone(lambda: describe(workdir, plain, context.dataset))
     _train_tree(stage, context.dataset.splits['train'], context)
-    return write_report(workdir)
+    report = hosts.first_alone(lambda: write_report(workdir))
+    return report or workdir / 'report.html'
 
 
 @contextlib.contextmanager
@@ -64,8 +66,10 @@ def opened(
     lock = stack.enter_context(held(workdir))
     stop = StopFlag()
     stack.callback(stop.restore)
+    cache = workdir / 'stand_in'
     with naming_changes(workdir, run.root):
-      dataset = load(source, run.root, cache=workdir / 'stand_in')
+      # A stand-in is written by the first process that looks for it.
+      dataset = hosts.first_ahead(lambda: load(source, run.root, cache=cache))
     stage = build.stage(config, dataset.spec, parallel.axis_name)
     first = FirstStep(started or time.monotonic())
     yield stage, Context(config, run, dataset, parallel, workdir, stop, first, lock)
@@ -81,7 +85,7 @@ def _train_tree(stage: build.Stage, train: Split, context: Context) -> Any:
   """
   splits, found = train_before(stage, train, context)
   folder = context.folder(stage)
-  if not is_finished(folder):
+  if not hosts.from_first(is_finished(folder)):
     train_stage(stage, splits, found, context)
   num_seeds = len(context.run.seeds)
   return variables.load_best(folder, stage, context.dataset.spec, num_seeds)
@@ -128,7 +132,7 @@ def _check_tree(stage: build.Stage, train: Split, context: Context) -> None:
   own, theirs = share(train, stage)
   for name, each in sorted(stage.before.items()):
     _check_tree(each, theirs if name in stage.experts else own, context)
-  if not is_finished(context.folder(stage)):
+  if not hosts.from_first(is_finished(context.folder(stage))):
     check_stage(stage, {**context.dataset.splits, 'train': own}, context)
 
 

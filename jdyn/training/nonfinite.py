@@ -28,6 +28,7 @@ from jdyn.data.dataset import Split
 from jdyn.training import selection, variables
 from jdyn.training.context import Context
 from jdyn.training.guard import NAMED, Diagnosis, NonFiniteError
+from jdyn.training.parallel import local
 from jdyn.training.programs import TrainPrograms
 from jdyn.training.state import TrainState
 
@@ -181,6 +182,7 @@ class GuardedCalls:
   def _batch(self, data: Any, start: int, xs: Any, member: int, step: int) -> Any:
     """The batch of a step of one member, as the device had it."""
     seed = member // self._stage.num_variants
+    data = jax.tree.map(local, data)
     if data:
       own = {name: data['inputs'][name][:, seed] for name in self._split.per_seed}
       data = {**data, 'inputs': {**data['inputs'], **own}}
@@ -196,7 +198,7 @@ class GuardedCalls:
       single = build.find_stage(main, self._stage.name)
       ids = self._split.ids
       self._diagnoses[variant] = Diagnosis(single, self._steps_per_epoch, ids)
-    one = jax.device_get(variables.for_seed(state, member))
+    one = jax.device_get(variables.for_seed(jax.tree.map(local, state), member))
     text = self._diagnoses[variant](one, batch)
     return text if self._stage.num_variants == 1 else f'{context.workdir.name}: {text}'
 

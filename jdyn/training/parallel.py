@@ -3,6 +3,9 @@
 A function takes and returns trees; per argument and result, `replicated` or the
 number of the axis that holds the batch says how it lies on the devices. The
 function is written for one device's rows and sums over `DATA_AXIS` itself.
+
+Where several processes run together, the devices of all of them are one row, and each
+process gives the rows of the batch that lie on its own devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,11 +37,19 @@ class Parallel:
       ValueError: `how` is none of these.
     """
     devices = list(jax.devices() if devices is None else devices)
+    # Those of one process side by side: its rows of a batch are then one piece.
+    devices.sort(key=lambda device: (device.process_index, device.id))
+    self._num_processes = len({device.process_index for device in devices})
     if how == 'auto':
       how = 'jit' if len(devices) == 1 else 'shard_map'
     if how not in ('jit', 'pmap', 'shard_map'):
       raise ValueError(
         f'Unknown parallel={how!r}; expected auto, jit, pmap or shard_map.'
+      )
+    if self._num_processes > 1 and how != 'shard_map':
+      raise ValueError(
+        f"parallel={how!r} works within one process; with several it must be 'auto' or "
+        "'shard_map'."
       )
     self.how = how
     self._devices = devices[:1] if how == 'jit' else devices
@@ -53,8 +65,19 @@ class Parallel:
         "change it, or set parallel='jit'."
       )
 
+  def own_rows(self, batch_size: int) -> slice:
+    """The rows of a batch that this process gives."""
+    if self._num_processes == 1:
+      return slice(None)
+    own = [device.process_index == jax.process_index() for device in self._devices]
+    per_device = batch_size // self.num_devices
+    first = own.index(True) * per_device
+    return slice(first, first + sum(own) * per_device)
+
   def put(self, tree: Any) -> Any:
     """Places a tree on every device."""
+    if self._num_processes > 1:
+      return self._place(tree, replicated)
     if self.how == 'shard_map':
       return jax.device_put(tree, NamedSharding(self._mesh, P()))
     return jax.device_put(tree, self._devices[0])
@@ -73,6 +96,9 @@ class Parallel:
       in_axes: per argument, `replicated` or the axis that holds the batch.
       out_axes: per result, likewise.
       donate: arguments whose memory may be reused.
+
+    Returns:
+      The function; of an argument that is split, a process gives its `own_rows`.
     """
     if self.how == 'jit':
       return jax.jit(fn, donate_argnums=tuple(donate))
@@ -86,7 +112,10 @@ class Parallel:
         out_specs=tuple(_spec(axis) for axis in out_axes),
         check_vma=False,
       )
-      return jax.jit(sharded, donate_argnums=tuple(donate))
+      compiled = jax.jit(sharded, donate_argnums=tuple(donate))
+      if self._num_processes == 1:
+        return compiled
+      return lambda *args: compiled(*map(self._place, args, in_axes))
     mapped = jax.pmap(
       fn,
       axis_name=DATA_AXIS,
@@ -107,9 +136,33 @@ class Parallel:
 
     return call
 
+  def _place(self, tree: Any, axis: int | None) -> Any:
+    """A tree on the devices of all processes, from what this one has of it."""
+    sharding = NamedSharding(self._mesh, _spec(axis))
+
+    def place(leaf):
+      if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf  # It is there already.
+      return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+    return jax.tree.map(place, tree)
+
   def _split(self, x, axis: int):
     shape = x.shape
     return x.reshape(*shape[:axis], self.num_devices, -1, *shape[axis + 1 :])
+
+
+def fetch(x: Any) -> np.ndarray:
+  """The whole of an array, wherever its parts lie."""
+  whole = not isinstance(x, jax.Array) or x.is_fully_addressable
+  if whole or x.is_fully_replicated:
+    return np.asarray(x)
+  return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def local(x: Any) -> Any:
+  """An array that lies alike on all devices, as this process can use it by itself."""
+  return x if getattr(x, 'is_fully_addressable', True) else np.asarray(x)
 
 
 def _merge(x, axis: int):

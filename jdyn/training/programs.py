@@ -21,7 +21,7 @@ from jdyn.data.order import eval_rows
 from jdyn.data.pipeline import assemble
 from jdyn.losses.term import LossTerm
 from jdyn.training.feed import BATCH_AXIS, fits, gather, on_host
-from jdyn.training.parallel import Parallel, replicated
+from jdyn.training.parallel import Parallel, fetch, replicated
 from jdyn.training.state import TrainState, init_state
 from jdyn.training.step import eval_step, train_step
 from jdyn.typing import Batch, Outputs
@@ -220,6 +220,7 @@ class Evaluator:
     """
     self._split, self._keep = split, keep
     self._batches = eval_rows(len(split), batch_size)
+    self._own = parallel.own_rows(batch_size)
     self._data = None
     x_axes: Any = None
     data_axes: Any = None
@@ -271,13 +272,13 @@ class Evaluator:
     """
     rows, mask = self._batches
     if self._data is not None:
-      plan = {'index': rows, 'mask': mask}
+      plan = {'index': rows[:, self._own], 'mask': mask[:, self._own]}
       sums, outputs = self._run(variables, hparams, memory, self._data, plan)
       outputs = [outputs]
     else:
       sums, outputs = None, []
       for row, weight in zip(rows, mask, strict=True):
-        batch = assemble(self._split, row, weight)
+        batch = assemble(self._split, row, weight, self._own)
         batch = jax.tree.map(lambda x: x[None], batch)
         part, output = self._run(variables, hparams, memory, None, batch)
         sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
@@ -289,7 +290,7 @@ class Evaluator:
     """Joins `[M, batches, B, ...]` parts into `[M, N, ...]`, padding dropped."""
 
     def join(*leaves):
-      leaf = np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
+      leaf = np.concatenate([fetch(leaf) for leaf in leaves], axis=1)
       return leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:])[:, : len(self._split)]
 
     return jax.tree.map(join, *parts)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jdyn.evaluators.predictions import (
   score_all,
 )
 from jdyn.evaluators.run_files import predictions_file, write_result
-from jdyn.training import selection, variables
+from jdyn.training import hosts, selection, variables
 from jdyn.training.context import Context
 from jdyn.training.predict import predictor
 
@@ -56,38 +57,54 @@ def write_results(
   for v, (stage, context) in enumerate(zip(stages, contexts, strict=True)):
     own, values = jax.tree.map(lambda x, v=v: x[v :: len(stages)], (best, hparams))
     whole = variables.join(own.variables, experts if stage.frozen else {})
-    folder = context.folder(stage)
-    variables.save_best(folder, int(np.max(own.epoch)), whole)
-    scores, predictions = {}, {}
-    for name in _SPLITS:
-      outputs = predict[name](whole, values)
-      about = {'stage': stage.name, 'split': name}
-      paths = stage.budget_paths
-      predictions[name] = from_outputs(outputs, splits[name], stage.task, about, paths)
-      predictions[name].save(folder / predictions_file(name))
-      scores[name] = score_all(
-        predictions[name], stage.task, stage.costs.paths, stage.costs.total
-      )
-    result = {
-      'stage': stage.name,
-      'task': type(stage.task).__name__.lower(),
-      'origin': context.dataset.origin,
-      'seeds': list(run.seeds),
-      'select': stage.select,
-      'best_epoch': own.epoch.tolist(),
-      'hparams': {key: value.tolist() for key, value in values.items()},
-      'parameters': stage.costs.parameters,
-      'macs': {'total': stage.costs.total, 'paths': dict(stage.costs.paths)},
-      'splits': scores,
-    }
-    write_result(folder, result)
+    variables.save_best(context.folder(stage), int(np.max(own.epoch)), whole)
+    outputs = {name: predict[name](whole, values) for name in _SPLITS}
     title = f'Stage {stage.name}' if len(stages) == 1 else context.workdir.name
-    if warning := convergence_warning(predictions):
-      _LOG.warning('%s: %s', title, warning)
-    _LOG.info(
-      '%s: test %s %.4f, %.3g M MACs per example.',
-      title,
-      stage.task.main_score,
-      scores['test']['interval'][stage.task.main_score]['mean'],
-      np.mean(scores['test']['macs']) / 1e6,
+    hosts.first_alone(
+      partial(_write, stage, splits, outputs, own.epoch, values, context, title)
     )
+
+
+def _write(
+  stage: build.Stage,
+  splits: Mapping[str, Split],
+  outputs: Mapping[str, Any],
+  best_epoch: np.ndarray,
+  hparams: Mapping[str, np.ndarray],
+  context: Context,
+  title: str,
+) -> None:
+  """Writes predictions and result of one variant, and says how good it is."""
+  folder = context.folder(stage)
+  scores, predictions = {}, {}
+  for name in _SPLITS:
+    about = {'stage': stage.name, 'split': name}
+    predictions[name] = from_outputs(
+      outputs[name], splits[name], stage.task, about, stage.budget_paths
+    )
+    predictions[name].save(folder / predictions_file(name))
+    scores[name] = score_all(
+      predictions[name], stage.task, stage.costs.paths, stage.costs.total
+    )
+  result = {
+    'stage': stage.name,
+    'task': type(stage.task).__name__.lower(),
+    'origin': context.dataset.origin,
+    'seeds': list(context.run.seeds),
+    'select': stage.select,
+    'best_epoch': best_epoch.tolist(),
+    'hparams': {key: value.tolist() for key, value in hparams.items()},
+    'parameters': stage.costs.parameters,
+    'macs': {'total': stage.costs.total, 'paths': dict(stage.costs.paths)},
+    'splits': scores,
+  }
+  write_result(folder, result)
+  if warning := convergence_warning(predictions):
+    _LOG.warning('%s: %s', title, warning)
+  _LOG.info(
+    '%s: test %s %.4f, %.3g M MACs per example.',
+    title,
+    stage.task.main_score,
+    scores['test']['interval'][stage.task.main_score]['mean'],
+    np.mean(scores['test']['macs']) / 1e6,
+  )

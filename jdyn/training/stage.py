@@ -24,7 +24,7 @@ from jdyn.data.order import chain_hash, split_steps, train_rows
 from jdyn.evaluators.attendance import judged
 from jdyn.models.precomputed import hidden_key, logits_key
 from jdyn.optimizer import EXPERTS
-from jdyn.training import selection, variables
+from jdyn.training import hosts, selection, variables
 from jdyn.training.checkpoint import Checkpoints
 from jdyn.training.context import Context, Preempted
 from jdyn.training.feed import make_feed
@@ -245,6 +245,7 @@ class _Trainer:
       feed=run.feed,
       device_bytes=run.device_bytes,
       num_threads=run.host_threads,
+      own=self._context.parallel.own_rows(stage.batch_size),
     )
     self._programs = TrainPrograms(
       stage,
@@ -329,7 +330,7 @@ class _Trainer:
         if epoch_done:
           epoch = step // self._steps_per_epoch
           records, score = self._evaluate(state, epoch, step, stopped)
-          best = self._update_best(best, state.variables, score, jnp.asarray(epoch))
+          best = self._update_best(best, state.variables, score, np.int32(epoch))
           logs.write(records, stopped)
           text += f'  {self._stage.select} {score.mean():.4f}'
         progress.show(step, text, epoch_done=epoch_done)
@@ -362,7 +363,8 @@ class _Trainer:
       chain, marks = meta['batch_hash'], meta['logs']
       self._call.restore(meta)
       _LOG.info('Stage %s goes on from step %d.', self._title, meta['step'])
-    return self._context.parallel.put(state), best, chain, marks
+    state, best = self._context.parallel.put((state, best))
+    return state, best, chain, marks
 
   def _calls(self, step: int) -> list[tuple[int, int]]:
     """All `(first step, steps)` calls from `step` on; epochs start with a new call."""
@@ -446,9 +448,12 @@ class _Trainer:
     Raises:
       Preempted: the process was asked to end, and the state is on disk.
     """
-    stopping = self._context.stop.set and not done
     elapsed = time.monotonic() - self._saved_at
-    if stopping or (not done and elapsed >= self._context.run.checkpoint_seconds):
+    stopping, due = hosts.any_of(
+      self._context.stop.set, elapsed >= self._context.run.checkpoint_seconds
+    )
+    stopping = stopping and not done
+    if stopping or (due and not done):
       items = {'state': state, 'best': best}
       meta = {'batch_hash': chain, 'logs': logs.marks(), **self._call.meta}
       checkpoints.save(step, items, meta)

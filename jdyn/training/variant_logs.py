@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jdyn import build
+from jdyn.training import hosts
 from jdyn.training.context import Context
 from jdyn.training.logging import LogMark, MetricLog
 
@@ -44,8 +45,11 @@ class VariantLogs:
     self._warned: list[set[str]] = [set() for _ in contexts]
     folders = [context.folder(stage) for context in contexts]
     found = [LogMark(**mark) for mark in marks] or [LogMark()] * len(contexts)
+    # The first process alone writes; all have the same numbers.
     self._logs = [
-      _open(folder, step, mark) for folder, mark in zip(folders, found, strict=True)
+      _open(folder, step, mark)
+      for folder, mark in zip(folders, found, strict=True)
+      if hosts.is_first()
     ]
 
   def marks(self) -> list[dict[str, Any]]:
@@ -61,14 +65,14 @@ class VariantLogs:
         itself, and gets no line.
     """
     size = len(self._logs)
-    for v in range(size):
+    for v, log in enumerate(self._logs):
       if stopped[v::size].all():
         continue
       own = {
         name: value[v::size].tolist() if isinstance(value, np.ndarray) else value
         for name, value in records.items()
       }
-      self._logs[v].write(own)
+      log.write(own)
       if own['split'] == 'valid':
         self._warn_of_collapse(own, v)
 

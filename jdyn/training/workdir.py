@@ -20,7 +20,7 @@ from jdyn.data.dataset import DataError, Dataset, DataSpec, ModalitySpec
 from jdyn.data.hashing import sha256_file
 from jdyn.data.sealed import write_sealed
 from jdyn.evaluators.run_files import read_json
-from jdyn.training import disk
+from jdyn.training import disk, hosts
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -81,8 +81,10 @@ class Lock:
   def __init__(self, workdir: Path):
     """Makes the folder and takes its lock.
 
+    Of a run in several processes the first one takes it, for all.
+
     Raises:
-      WorkdirError: another process is running there, or the folder cannot be written.
+      WorkdirError: another run is going on there, or the folder cannot be written.
     """
     self._folder, self._path = workdir, workdir / '.lock'
     try:
@@ -92,7 +94,8 @@ class Lock:
       raise unwritable(workdir, error) from error
     _HELD.add(self)
     try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if hosts.is_first():
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       self.check()  # Another may have put a new folder in the place of this one.
     except OSError as error:
       self.release()
@@ -131,7 +134,7 @@ def held(workdir: Path) -> Iterator[Lock]:
   Raises:
     WorkdirError: the folder is in use, or cannot be written, now or any more.
   """
-  lock = Lock(workdir)
+  lock = hosts.first_ahead(lambda: Lock(workdir))
   try:
     yield lock
   except Exception as error:
