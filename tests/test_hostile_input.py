@@ -5,6 +5,7 @@ fuzzing has found before (`tests/faults/corpus`), and some plain mutations.
 """
 
 import ast
+import random
 import re
 from pathlib import Path
 
@@ -21,8 +22,7 @@ SOURCES = Path('jdyn')
 @pytest.fixture(scope='module')
 def outcome():
   """All of them, tried in one process if none kills it: how many, and the lost ones."""
-  # Fixed: libhdf5 itself hangs on about one damaged heap of texts in five thousand.
-  seed = 0
+  seed = random.randrange(2**20)
   return seed, *replay([*READERS], mutations=MUTATIONS, seed=seed)
 
 

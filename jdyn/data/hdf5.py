@@ -22,6 +22,7 @@ import numpy as np
 from jdyn.data import expansion
 from jdyn.data.dataset import DataError
 from jdyn.data.files import brief, text_array
+from jdyn.data.hdf5_heap import check_heaps
 
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000  # Numbers of HDF5's filters.
 _OVERHEAD = 2**12  # Bytes by which a chunk that cannot be packed may grow, and more.
@@ -120,7 +121,18 @@ def attribute(node: Any, name: str) -> Any:
       f'{where} is of shape {found.shape} and type {found.dtype!s:.80}, too much for '
       'an attribute. Is this the file that its name says?'
     )
+  if free:
+    _check_heaps(node.file)
   return node.attrs[name]
+
+
+def _check_heaps(file: Any) -> None:
+  try:
+    check_heaps(Path(file.filename))
+  except ValueError as error:
+    raise DataError(
+      f'{file.filename}: damaged, with {error}. Copy or download it again.'
+    ) from error
 
 
 def check_size(file: Any, names: Iterable[str]) -> None:
@@ -145,6 +157,7 @@ def _texts(file: Any, dataset: Any) -> np.ndarray:
   where = f'{file.filename}: {dataset.name}'
   if dataset.ndim > 1:
     raise DataError(f'{where} has texts of shape {dataset.shape}; expected one axis.')
+  _check_heaps(file)
   rows = dataset.asstr(errors='replace')
   found: list[str] = []
   for start in range(0, dataset.size, _TEXTS):

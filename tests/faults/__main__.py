@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.faults.table import Row, show, write
 
-HARNESSES = ('kills', 'flips', 'numbers', 'fuzz', 'configs', 'folders')
+HARNESSES = ('kills', 'hosts', 'flips', 'numbers', 'fuzz', 'configs', 'folders')
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -249,7 +249,7 @@ def differences(workdir: Path, other: Path) -> list[str]:
         found.append(f'{stage}/{name}')
     # The last checkpoint holds the optimiser's state.
     for kind in ('best', 'checkpoints'):
-      one, two = (_arrays(folder / kind) for folder in folders)
+      one, two = (arrays(folder / kind) for folder in folders)
       found += [
         f'{stage}/{kind}/{name}'
         for name in sorted(one.keys() | two.keys())
@@ -259,7 +259,7 @@ def differences(workdir: Path, other: Path) -> list[str]:
   return found
 
 
-def _arrays(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+def arrays(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
   """Type, shape and bytes of every array of the newest saved step, by name."""
   import jax
   import orbax.checkpoint as ocp

@@ -53,6 +53,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
   'data/files.py': ('csv table', 'csv labels', 'csv slices', 'csv annotations'),
   'data/hashing.py': OWN,  # Any bytes will do.
   'data/hdf5.py': ('hdf5 arrays', 'hdf5 slice', 'hdf5 cells', 'hdf5 frames'),
+  'data/hdf5_heap.py': ('hdf5 arrays', 'hdf5 mmimdb'),
   'data/image_files.py': ('png', 'png chunks', 'png label', 'jpeg', 'npy label'),
   'data/matlab.py': ('matlab', 'matlab records', 'matlab tables'),
   'data/mnist.py': ('idx', 'idx gz'),
