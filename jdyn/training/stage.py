@@ -363,8 +363,9 @@ class _Trainer:
       chain, marks = meta['batch_hash'], meta['logs']
       self._call.restore(meta)
       _LOG.info('Stage %s goes on from step %d.', self._title, meta['step'])
-    state, best = self._context.parallel.put((state, best))
-    return state, best, chain, marks
+    # NumPy arrays go wherever the state lies, be it on one device or on many hosts.
+    best = jax.tree.map(np.asarray, best)
+    return self._context.parallel.put(state), best, chain, marks
 
   def _calls(self, step: int) -> list[tuple[int, int]]:
     """All `(first step, steps)` calls from `step` on; epochs start with a new call."""
