@@ -367,9 +367,9 @@ def test_a_variant_that_is_done_cannot_end_the_others(sweep, no_table, monkeypat
     return dataclasses.replace(update(best, *args, **options), stopped=stopped)
 
   monkeypatch.setattr(stage.selection, 'update', stop_the_second)
-  # From the second epoch on, the second variant divides by what is 0 in float32.
+  # From the third epoch on, the second variant divides by what is 0 in float32.
   config = _config(epochs=3, gate__temperature__name='linear')
-  config.gate.temperature.epochs = 1.0
+  config.gate.temperature.epochs = 2.0
   axes = {'gate.temperature.end_value': (0.5, 1e-45)}
   workdir = sweep(config, axes)
   lengths = [
