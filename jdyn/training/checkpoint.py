@@ -77,7 +77,12 @@ class Checkpoints:
     )
     self._orbax = ocp.Checkpointer(
       ocp.CompositeCheckpointHandler(
-        composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+        composite_options=ocp.CompositeOptions(
+          multiprocessing_options=alone,
+          # Otherwise threads wait twenty minutes for folders that could not be made,
+          # and the process does not end.
+          async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
       ),
       multiprocessing_options=alone,
     )

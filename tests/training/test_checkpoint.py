@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import resource
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -255,6 +256,25 @@ def test_a_save_that_fails_is_one_error_and_takes_nothing_away(
     save()
   assert '\n' not in str(error.value)
   _assert_is(_restore(tmp_path), 3)
+
+
+def test_no_thread_waits_for_a_folder_that_could_not_be_made(tmp_path, monkeypatch):
+  """The process would not end for as long."""
+  mkdir = os.mkdir
+
+  def full(path, *arguments, **options):
+    if 'state' in os.path.basename(path):
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    return mkdir(path, *arguments, **options)
+
+  before = {*threading.enumerate()}
+  monkeypatch.setattr(os, 'mkdir', full)
+  with pytest.raises(CheckpointError, match='the disk is full'):
+    _save(tmp_path, [1])
+  left = [t for t in threading.enumerate() if t not in before and not t.daemon]
+  for thread in left:
+    thread.join(2)
+  assert [thread.name for thread in left if thread.is_alive()] == []
 
 
 def test_a_failed_save_does_not_hide_what_ended_the_job(tmp_path, monkeypatch, caplog):
