@@ -178,11 +178,11 @@ class _Archive:
     records = archive.infolist()
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
       raise ValueError('a compressed record')
+    if sum(record.file_size for record in records) > size:
+      raise ValueError('records that are larger than the file')
     # Python makes room for what is said to be packed, too.
     if any(record.compress_size != record.file_size for record in records):
       raise ValueError('a record of two sizes')
-    if sum(record.file_size for record in records) > size:
-      raise ValueError('records that are larger than the file')
     self._records = {record.filename: record for record in records}
     if len(self._records) != len(records):
       raise ValueError('two records of one name')
