@@ -1,5 +1,6 @@
 """A checkpoint is whole and is restored, or it is named and the one before is used."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -229,24 +230,27 @@ def test_what_is_saved_may_change_meanwhile(tmp_path):
   np.testing.assert_array_equal(restored['state']['values'], np.zeros(2**16))
 
 
-@pytest.fixture
-def small_files():
+@contextlib.contextmanager
+def _small_files():
   """Files of this process cannot grow any more, as on a full disk; for anybody."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-  resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize('background', [True, False])
-def test_a_save_that_fails_is_one_error_and_takes_nothing_away(
-  tmp_path, small_files, background
-):
+def test_a_save_that_fails_is_one_error_and_takes_nothing_away(tmp_path, background):
   _save(tmp_path, [3], keep=1)
   large = {'state': {'w': np.random.default_rng(0).random(2**16)}}
 
   def save():
-    small_files()
-    with Checkpoints(tmp_path, keep=1, background=background) as checkpoints:
+    with (
+      _small_files(),
+      Checkpoints(tmp_path, keep=1, background=background) as checkpoints,
+    ):
       checkpoints.save(7, large, {})
       while True:
         checkpoints.check()  # Raises as soon as it is known.
