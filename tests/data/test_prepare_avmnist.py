@@ -286,7 +286,7 @@ class TestIdx:
       (IMAGES + b'x', 'promises 1568 bytes, there are more'),
       (b'\x00\x00\x0d' + IMAGES[3:], 'not an idx file'),
       (b'\x01' + IMAGES[1:], 'not an idx file'),
-      (b'\x00\x00\x08\x03' + b'\xff' * 12, 'not a file of MNIST'),
+      (b'\x00\x00\x08\x03' + b'\xff' * 12, 'more than a file of this size'),
     ],
   )
   def test_damaged(self, tmp_path, data, message):
@@ -309,7 +309,7 @@ class TestIdx:
       (np.zeros((3, 28, 28)), np.zeros(2), 'labels'),
       (np.zeros((3, 28, 27)), np.zeros(3), 'expected'),
       (np.zeros((3, 28, 28)), np.array([1, 10, 2]), 'not digits'),
-      (np.zeros((0, 28, 28)), np.zeros(0), 'not digits'),
+      (np.zeros((0, 28, 28)), np.zeros(0), 'more than a file of this size'),
     ],
   )
   def test_files_that_do_not_fit(self, tmp_path, images, labels, message):
