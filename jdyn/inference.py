@@ -111,7 +111,9 @@ class TrainedRun:
         lists of `B` paths of `.npy` files with one example each. Files of a modality
         that only some paths read are opened only for the examples that need them.
         Where examples lack a modality, `present/<modality>`, `bool[B]`, says so; one
-        that all lack may be left out. What reads it alone is not computed for them.
+        that all lack may be left out, but not where a gate chooses whether to read
+        it: there, give any numbers and a mask of False. What reads it alone is not
+        computed for them.
       policy: how the chosen paths are run, one of `jdyn.ops.dispatcher.POLICIES`.
         `auto` measures the others at the first batch of each shape; `dense` computes
         every path, and is the only one for a model without a gate.
