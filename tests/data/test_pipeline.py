@@ -109,6 +109,31 @@ def test_the_stream_is_what_one_would_assemble_by_hand(name):
     _assert_equal(record, stack(want))
 
 
+def _add_noise(key, rng):
+  """An example of an augmented split, which depends on its place in the batch."""
+  row = int(np.flatnonzero(SPLIT.ids == key)[0])
+  image = SPLIT.inputs['image'][row] + rng.standard_normal(dtype=np.float32)
+  return {'image': image}, SPLIT.label[row]
+
+
+AUGMENTED = dataclasses.replace(SPLIT.only(['image']), augment=_add_noise)
+
+
+@pytest.mark.parametrize('name', [*SPLITS, 'augment'])
+@pytest.mark.parametrize('own', [slice(0, 2), slice(2, 5)])
+def test_processes_read_their_own_rows_of_the_same_batches(name, own):
+  split = {**SPLITS, 'augment': AUGMENTED}[name]
+  seeds = SEEDS if name != 'collate' else SEEDS[:1]
+  calls = [(step, 1) for step in range(3)]
+  whole = list(stream(split, seeds, BATCH, calls))
+  parts = list(stream(split, seeds, BATCH, calls, own=own))
+  for part, batch in zip(parts, whole, strict=True):
+    _assert_equal(part, jax.tree.map(lambda leaf: leaf[:, :, own], batch))
+  rows, mask = np.arange(BATCH, dtype=np.int32), np.linspace(0, 1, BATCH)
+  want = jax.tree.map(lambda leaf: leaf[own], assemble(split, rows, mask))
+  _assert_equal(assemble(split, rows, mask, own), want)
+
+
 def test_each_seed_reads_its_own_logits():
   split = SPLITS['per_seed']
   (record,) = stream(split, SEEDS, BATCH, [(0, 1)])
