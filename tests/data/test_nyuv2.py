@@ -173,7 +173,10 @@ def _put(name, shape, dtype):
     ),
     (_edit('test.txt', lambda text: text[:-2]), r"line 12: '003' is no number of four"),
     (_edit('test.txt', lambda text: '../../a\n' + text), r"line 1: '\.\./\.\./a'"),
-    (_edit('test.txt', lambda text: text + '0025\n'), 'id 0025 occurs more than once'),
+    (
+      _edit('test.txt', lambda text: text + '0025\n'),
+      r'test\.txt: the id 0025 occurs more than once',
+    ),
     (
       _put('test/depth/0026.png', (24, 30), np.uint16),
       r'test/depth/0026\.png: 24 by 30 pixels, but .*0026\.png has 24 by 32',

@@ -8,6 +8,7 @@ images is held out for that.
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -157,8 +158,13 @@ from: https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html and, for the splits 
           f'{path}, line {line}: {name!r:.80} is no number of four digits. Prepare the '
           'folder again.'
         )
+    listed = Counter(names)
+    if repeated := [name for name, times in listed.items() if times > 1]:
+      raise DataError(
+        f'{path}: the id {repeated[0]} occurs more than once. Prepare the folder again.'
+      )
     found = {file.stem for file in (root / part / 'rgb').glob('*.png')}
-    if surplus := sorted(found - set(names)):
+    if surplus := sorted(found - listed.keys()):
       raise DataError(
         f'{path}: lists {len(names)} images, but not {surplus[0]} and others '
         f'({len(surplus)}) of {root / part / "rgb"}. Was the list cut? Prepare the '
