@@ -434,19 +434,3 @@ def test_the_picture_can_be_drawn_again(tmp_path):
   subprocess.run([sys.executable, script, '--out', drawn], check=True)
   for path in (drawn, DOCS / 'images' / 'gate.svg'):
     assert '<svg' in path.read_text()
-
-
-def test_the_pages_are_built_without_a_warning(tmp_path):
-  pytest.importorskip('sphinx', reason="sphinx is in the extra 'docs'")
-  copy = tmp_path / 'repository'
-  ignore = shutil.ignore_patterns('_build', 'generated', '__pycache__')
-  for name in ('docs', 'jdyn', 'configs'):
-    shutil.copytree(ROOT / name, copy / name, ignore=ignore)
-  for path in ROOT.glob('*.md'):
-    shutil.copy(path, copy)
-  command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-b', 'html']
-  done = subprocess.run(
-    [*command, 'docs', 'html'], cwd=copy, capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stderr
-  assert (copy / 'html' / 'generated' / 'api' / 'jdyn.fusions.html').is_file()
