@@ -194,7 +194,7 @@ def source(config: ConfigDict) -> Source:
   Raises:
     ConfigError: naming the key.
   """
-  entry = {key: config.data[key] for key in config.data if key != 'root'}
+  entry = {key: value for key, value in config.data.to_dict().items() if key != 'root'}
   return _make('data', 'dataset', SOURCES, entry)
 
 

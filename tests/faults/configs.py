@@ -327,6 +327,14 @@ def _stages(change: Callable[[Any], None] | None = None, **options):
   return make
 
 
+def _with_data(**options):
+  def make():
+    config = toys.stages().to_dict()
+    return {**config, 'data': {**config['data'], **options}}
+
+  return make
+
+
 def votes(fusion: str, *experts: str, **options) -> dict[str, Any]:
   names = experts or ('image', 'text')
   return dict(
@@ -802,6 +810,11 @@ COMBINATIONS: Sequence[Combination] = (
     'feed=device of augmented examples', _toy(feed='device'), 'feed', _augmented
   ),
   Combination('frozen experts of augmented examples', _stages(), 'freeze', _augmented),
+  Combination(
+    'a group of keys for a number of the dataset',
+    _with_data(split_seed={}),
+    'data.split_seed={} must be',
+  ),
   Combination('last seed too great', _toy(seed=2**31 - 1, num_seeds=2), 'seed'),
 )
 
