@@ -109,7 +109,7 @@ class Fault:
 def add_arguments(parser) -> None:
   """The size of the long run."""
   parser.add_argument(
-    '--trials', type=int, default=50, help='per kind of fault and policy'
+    '--trials', type=int, default=20, help='per kind of fault and policy'
   )
 
 
