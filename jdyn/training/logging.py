@@ -99,24 +99,29 @@ def _without_nan(value: Any) -> Any:
 class Progress:
   """A line with loss, score, examples per second and time left.
 
-  On a terminal it is rewritten in place; elsewhere there is a line per epoch.
+  On a terminal it is rewritten in place; elsewhere there is a line per epoch. The
+  clock starts at the first line, when what compiles has been compiled.
   """
 
-  def __init__(self, stage: str, total_steps: int, first_step: int, batch: int):
+  def __init__(self, stage: str, total_steps: int, batch: int):
     """`batch` is the number of examples per step, over all seeds."""
     self._stage, self._total, self._batch = stage, total_steps, batch
-    self._first, self._started = first_step, time.monotonic()
+    self._first: tuple[int, float] | None = None
     in_notebook = type(sys.stderr).__module__.startswith('ipykernel')
     self._shown = hosts.is_first()
     self._live = self._shown and (sys.stderr.isatty() or in_notebook)
 
   def show(self, step: int, text: str, *, epoch_done: bool) -> None:
     """Shows where training is."""
-    elapsed = max(time.monotonic() - self._started, 1e-6)
-    done = max(step - self._first, 1)
-    rate = done * self._batch / elapsed
-    left = (self._total - step) * elapsed / done
-    line = f'[{self._stage}] {text}  {rate:,.0f} examples/s  {_clock(left)} left'
+    line = f'[{self._stage}] {text}'
+    if self._first is None:
+      self._first = step, time.monotonic()
+    else:
+      done = step - self._first[0]
+      elapsed = max(time.monotonic() - self._first[1], 1e-6)
+      left = (self._total - step) * elapsed / done
+      rate = done * self._batch / elapsed
+      line += f'  {rate:,.0f} examples/s  {_clock(left)} left'
     if self._live:
       print(f'\r\x1b[K{line}', end='', file=sys.stderr, flush=True)
     elif epoch_done and self._shown:

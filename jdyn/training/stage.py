@@ -311,7 +311,7 @@ class _Trainer:
       stack.callback(logs.close)
       total = self._stage.epochs * self._steps_per_epoch
       examples = self._stage.batch_size * self._num_members
-      progress = Progress(self._title, total, step, examples)
+      progress = Progress(self._title, total, examples)
       stack.callback(progress.close)
       data = self._context.parallel.put(self._feed.data)
       calls = self._calls(step)
@@ -338,6 +338,12 @@ class _Trainer:
         self._save_if_due(checkpoints, state, best, chain, logs, step, done)
         if done:
           break
+    if step < total:
+      _LOG.info(
+        'Stage %s stops after epoch %d of %d: no better %s in patience=%d epochs.',
+        *(self._title, step // self._steps_per_epoch, self._stage.epochs),
+        *(self._stage.select, self._stage.patience),
+      )
     return jax.tree.map(np.asarray, best)
 
   def _begin(

@@ -87,9 +87,10 @@ def test_progress_shows_throughput_and_the_time_left(monkeypatch, live, lines):
   stream = io.StringIO()
   stream.isatty = lambda: live
   monkeypatch.setattr(sys, 'stderr', stream)
-  progress = Progress('gate', total_steps=7300, first_step=100, batch=64)
+  progress = Progress('gate', total_steps=7300, batch=64)
+  now[0] += 30  # Compiles.
+  progress.show(100, 'loss 1.0', epoch_done=False)
   now[0] += 10
-  progress.show(150, 'loss 1.0', epoch_done=False)
   progress.show(200, 'loss 0.5', epoch_done=True)
   progress.close()
   text = stream.getvalue()

@@ -250,7 +250,7 @@ def test_a_seed_among_many_is_that_seed_alone(train):
     assert _result(many, stage)['best_epoch'][2] == _result(one, stage)['best_epoch'][0]
 
 
-def test_seeds_stop_on_their_own(train):
+def test_seeds_stop_on_their_own(train, caplog):
   patience, num_seeds = 1, 4
   config = toys.config(
     toys.unimodal('image', toys.mlp(16, features=8)),
@@ -260,7 +260,8 @@ def test_seeds_stop_on_their_own(train):
     optimizer__learning_rate__init_value=0.05,
     optimizer__learning_rate__end_value=0.05,
   )
-  workdir = train(config)
+  with caplog.at_level('INFO'):
+    workdir = train(config)
   scores = np.array([line['accuracy'] for line in _lines(workdir, 'main', 'valid')])
   best, stopped = [], []
   for seed in range(num_seeds):
@@ -275,6 +276,7 @@ def test_seeds_stop_on_their_own(train):
   assert _result(workdir)['best_epoch'] == best
   assert len(set(stopped)) > 1, 'the seeds of this test must stop at different epochs'
   assert len(scores) == max(stopped) < config.epochs
+  assert f'Stage main stops after epoch {len(scores)} of 14: no better ' in caplog.text
   test = Predictions.load(workdir / 'stages' / 'main' / 'predictions_valid.npz')
   accuracy = (test.logits.argmax(-1) == test.label).mean(axis=1)
   np.testing.assert_allclose(
