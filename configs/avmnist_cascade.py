@@ -2,7 +2,7 @@
 
 Command: python -m jdyn.train --config configs/avmnist_cascade.py --config.data.root=DIR
 Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
-Score: see README.
+Score: not run over seeds.
 """
 
 from configs import avmnist_dyn, avmnist_image, base

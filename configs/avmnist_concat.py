@@ -2,7 +2,7 @@
 
 Command: python -m jdyn.train --config configs/avmnist_concat.py --config.data.root=DIR
 Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
-Score: see README.
+Score: docs/gating.md.
 """
 
 from configs import avmnist_image, base

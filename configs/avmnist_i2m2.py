@@ -4,7 +4,7 @@ Paper: Madaan et al., arXiv 2405.17613. As there, the three experts are trained 
 by themselves, and then tuned together.
 Command: python -m jdyn.train --config configs/avmnist_i2m2.py --config.data.root=DIR
 Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import avmnist_audio, avmnist_concat, avmnist_image, base

@@ -5,7 +5,7 @@ The released code tests the mean of the experts' probabilities instead:
 --config.model.fusion.evaluate=mixture.
 Command: python -m jdyn.train --config configs/avmnist_intra.py --config.data.root=DIR
 Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import avmnist_image, avmnist_latefusion

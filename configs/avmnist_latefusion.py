@@ -6,7 +6,7 @@ comparison lacks that one.
 Command: python -m jdyn.train --config configs/avmnist_latefusion.py
   --config.data.root=DIR
 Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import avmnist_audio, avmnist_image, base

@@ -5,7 +5,7 @@ The margin of the ranking loss is the paper's; --config.loss.rank_margin=repo is
 the released code computes.
 Command: python -m jdyn.train --config configs/avmnist_qmf.py --config.data.root=DIR
 Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import avmnist_image, avmnist_latefusion

@@ -3,7 +3,7 @@
 Paper: Han et al., Trusted Multi-View Classification, ICLR 2021.
 Command: python -m jdyn.train --config configs/avmnist_tmc.py --config.data.root=DIR
 Data: `python -m jdyn.prepare avmnist` builds it; not comparable with other AV-MNISTs.
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import avmnist_image, avmnist_latefusion

@@ -3,7 +3,7 @@
 Command: python -m jdyn.train --config configs/digits_cascade.py
 The thumbnail's expert always runs. Where it is sure, its answer stands and the full
 pixels are not read; else the dear expert runs as well.
-Score: see README.
+Score: docs/budgets.md.
 """
 
 from configs import base, digits_dyn

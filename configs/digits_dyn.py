@@ -3,7 +3,7 @@
 Paper: the method of Xue and Marculescu, CVPR-W 2023; the task is ours.
 Command: python -m jdyn.train --config configs/digits_dyn.py
 The cheap path reads a 4x4 thumbnail, the dear one that and all 8x8 pixels.
-Score: see README.
+Score: docs/gating.md.
 """
 
 from configs import base

@@ -3,7 +3,7 @@
 Paper: Madaan et al., arXiv 2405.17613. The experts start fresh and are trained
 together, as it does on MIMIC.
 Command: python -m jdyn.train --config configs/digits_i2m2.py
-Score: see README.
+Score: not run over seeds.
 """
 
 from configs import base, digits_dyn, digits_latefusion

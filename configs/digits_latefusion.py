@@ -4,7 +4,7 @@ The static baseline of Zhang et al., ICML 2023, trains the fused prediction alon
 With --config.loss.per_expert=1 every modality is trained too, as in QMF; the published
 comparison lacks that one.
 Command: python -m jdyn.train --config configs/digits_latefusion.py
-Score: see README.
+Score: not run over seeds.
 """
 
 from configs import base, digits_dyn

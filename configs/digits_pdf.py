@@ -3,7 +3,7 @@
 Paper: Cao et al., Predictive Dynamic Fusion, ICML 2024; with its relative calibration,
 which weighs anew at evaluation (--config.model.fusion.relative=False leaves it out).
 Command: python -m jdyn.train --config configs/digits_pdf.py
-Score: see README.
+Score: not run over seeds.
 """
 
 from configs import base, digits_latefusion

@@ -4,7 +4,7 @@ Paper: Zhang et al., Provable Dynamic Fusion for Low-Quality Multimodal Data, IC
 The margin of the ranking loss is the paper's; --config.loss.rank_margin=repo is what
 the released code computes.
 Command: python -m jdyn.train --config configs/digits_qmf.py
-Score: see README.
+Score: not run over seeds.
 """
 
 from configs import base, digits_latefusion

@@ -2,7 +2,7 @@
 
 Paper: Han et al., Trusted Multi-View Classification, ICLR 2021.
 Command: python -m jdyn.train --config configs/digits_tmc.py
-Score: see README.
+Score: not run over seeds.
 """
 
 from configs import base, digits_latefusion

@@ -1,7 +1,7 @@
 """CMU-MOSI utterance features, text, audio and video fused by concatenation.
 
 Command: python -m jdyn.train --config configs/mosi_concat.py --config.data.root=DIR
-Score: see README.
+Score: docs/gating.md.
 """
 
 from configs import base, mosi_text

@@ -1,7 +1,7 @@
 """Gated paths on CMU-MOSI utterance features: text alone, or all three modalities.
 
 Command: python -m jdyn.train --config configs/mosi_dyn.py --config.data.root=DIR
-Score: see README.
+Score: docs/gating.md.
 """
 
 from configs import base, mosi_concat, mosi_text

@@ -3,7 +3,7 @@
 Paper: Madaan et al., arXiv 2405.17613. The experts start fresh and are trained
 together, as it does on MIMIC.
 Command: python -m jdyn.train --config configs/mosi_i2m2.py --config.data.root=DIR
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import base, mosi_concat, mosi_latefusion

@@ -4,7 +4,7 @@ The intra-modality row of I2M2 (Madaan et al., arXiv 2405.17613), trained as a p
 The released code tests the mean of the experts' probabilities instead:
 --config.model.fusion.evaluate=mixture.
 Command: python -m jdyn.train --config configs/mosi_intra.py --config.data.root=DIR
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import base, mosi_latefusion

@@ -4,7 +4,7 @@ The static baseline of Zhang et al., ICML 2023, trains the fused prediction alon
 With --config.loss.per_expert=1 every modality is trained too, as in QMF; the published
 comparison lacks that one.
 Command: python -m jdyn.train --config configs/mosi_latefusion.py --config.data.root=DIR
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import base, mosi_text

@@ -1,7 +1,7 @@
 """CMU-MOSI utterance features, text alone: 100 features to positive or negative.
 
 Command: python -m jdyn.train --config configs/mosi_text.py --config.data.root=DIR
-Score: see README.
+Score: docs/gating.md.
 """
 
 from configs import base

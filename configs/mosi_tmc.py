@@ -2,7 +2,7 @@
 
 Paper: Han et al., Trusted Multi-View Classification, ICLR 2021.
 Command: python -m jdyn.train --config configs/mosi_tmc.py --config.data.root=DIR
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import base, mosi_latefusion

@@ -9,7 +9,7 @@ with holdout the gate is trained on examples that no expert has seen.
 Command: python -m jdyn.train --config configs/mosi_weak.py --config.data.root=DIR
 The ablation itself: python -m jdyn.sweep with the same arguments and
   --sweep.config.loss.budget_unit=original,macs --sweep.config.holdout=0,.3
-Score: see README.
+Score: docs/sweeps.md.
 """
 
 from configs import base, mosi_dyn, mosi_text

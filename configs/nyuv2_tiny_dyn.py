@@ -1,7 +1,7 @@
 """A gate over the exits of a narrow ESANet: to try out what the large one does.
 
 Command: python -m jdyn.train --config configs/nyuv2_tiny_dyn.py
-Score: see README; on the stand-in, which says nothing about NYUv2.
+Score: docs/segmentation.md; on the stand-in, which says nothing about NYUv2.
 """
 
 from configs import base, nyuv2_tiny

@@ -1,7 +1,7 @@
 """ROSMAP multi-omics, three views fused by concatenation: Alzheimer's or control.
 
 Command: python -m jdyn.train --config configs/rosmap_concat.py --config.data.root=DIR
-Score: see README.
+Score: docs/gating.md.
 """
 
 from configs import base

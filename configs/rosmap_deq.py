@@ -9,7 +9,7 @@ or less, training makes the fused map so steep that most examples reach no fixed
 The learning rate (of 1e-4, 5e-4 and 1e-3) was picked on the validation split.
 
 Command: python -m jdyn.train --config configs/rosmap_deq.py --config.data.root=DIR
-Score: see README.
+Score: docs/equilibrium.md.
 """
 
 from configs import base, rosmap_mmdynamics

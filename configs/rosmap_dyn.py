@@ -1,7 +1,7 @@
 """Gated paths on ROSMAP: mRNA expression alone, or all three views.
 
 Command: python -m jdyn.train --config configs/rosmap_dyn.py --config.data.root=DIR
-Score: see README.
+Score: docs/gating.md.
 """
 
 from configs import base, rosmap_concat

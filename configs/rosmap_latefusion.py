@@ -5,7 +5,7 @@ With --config.loss.per_expert=1 every modality is trained too, as in QMF; the pu
 comparison lacks that one.
 Command: python -m jdyn.train --config configs/rosmap_latefusion.py
   --config.data.root=DIR
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import base, rosmap_concat

@@ -9,7 +9,7 @@ Command: python -m jdyn.train --config configs/rosmap_mmdynamics.py
   --config.data.root=DIR
 Score: paper 84.2 ± 1.3 accuracy, 84.6 ± 0.7 F1, 91.2 ± 0.7 AUC, which running the
 released code gives if the test split picks the epoch, and 3 points less accuracy after
-the last one; ours: see README.
+the last one; ours: docs/equilibrium.md.
 
 As released, but for the patients held out and the choice of the epoch:
   --config.data.scaling=train_file --config.loss.confidence_target=compat

@@ -3,7 +3,7 @@
 Paper: Cao et al., Predictive Dynamic Fusion, ICML 2024; with its relative calibration,
 which weighs anew at evaluation (--config.model.fusion.relative=False leaves it out).
 Command: python -m jdyn.train --config configs/rosmap_pdf.py --config.data.root=DIR
-Score: see README.
+Score: docs/confidence.md.
 """
 
 from configs import base, rosmap_latefusion

@@ -37,7 +37,7 @@ from jdyn.evaluators.run_files import check_stage, read_json, read_predictions
 from jdyn.evaluators.stopwatch import Stopwatch
 from jdyn.models.input_names import input_names
 from jdyn.ops.dispatcher import Dispatcher, Reader, input_shape
-from jdyn.ops.presence import is_mask, modality_of, present_key
+from jdyn.ops.presence import present_key
 from jdyn.ops.timing import interleave
 from jdyn.training import variables
 from jdyn.training.parallel import Parallel
@@ -82,7 +82,7 @@ class TrainedRun:
     self._models: dict[int, tuple[Any, Any]] = {}
     self._dials: dict[int, Dial] = {}
     self._times: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
-    self._by_presence: dict[tuple[str, ...], Dispatcher] = {}
+    self._masked: dict[tuple[tuple[str, ...], ...], Dispatcher] = {}
     self._dispatcher = None
     self._measured: Any = None
     # Soft weights need every path.
@@ -111,9 +111,8 @@ class TrainedRun:
         lists of `B` paths of `.npy` files with one example each. Files of a modality
         that only some paths read are opened only for the examples that need them.
         Where examples lack a modality, `present/<modality>`, `bool[B]`, says so; one
-        that all lack may be left out, but not where a gate chooses whether to read
-        it: there, give any numbers and a mask of False. What reads it alone is not
-        computed for them.
+        that all lack may be left out. A model without a gate does not compute for
+        them what reads it alone.
       policy: how the chosen paths are run, one of `jdyn.ops.dispatcher.POLICIES`.
         `auto` measures the others at the first batch of each shape; `dense` computes
         every path, and is the only one for a model without a gate.
@@ -174,7 +173,8 @@ class TrainedRun:
         extra = self._dial(seed), self.macs(budget, [inputs], policy, seed)
         watch = self._stopwatch(budget, inputs, policy)
       start = time.perf_counter()
-      chosen, shared, logits = self._dispatcher(model, inputs, extra, policy)
+      dispatcher = self._dispatcher_of(inputs)
+      chosen, shared, logits = dispatcher(model, inputs, extra, policy)
       outputs = self._outputs(chosen, shared, logits)
       if watch is not None:
         watch.book(time.perf_counter() - start, len(outputs.logits))
@@ -290,7 +290,7 @@ class TrainedRun:
     if self._dispatcher is None:
       return 'dense'
     inputs = self._opened(inputs)
-    return self._dispatcher.measure(self._model(seed), inputs, None).policy
+    return self._dispatcher_of(inputs).measure(self._model(seed), inputs, None).policy
 
   def time(
     self, batch_size: int, seed: int | None = None, rounds: int = 15
@@ -532,31 +532,65 @@ class TrainedRun:
     """Inputs of the right names and shapes; a reader where some are files."""
     if not isinstance(inputs, Mapping):
       return inputs
-    names = [name for name in input_names(self.stage.model) if name in inputs]
-    check_judges(self.stage.model, names)
-    given = {name: inputs[name] for name in names}
-    keys = [present_key(name) for name in names]
-    if masks := {key: inputs[key] for key in keys if key in inputs}:
-      everyone = np.ones(len(next(iter(masks.values()))), bool)
-      given |= {key: masks.get(key, everyone) for key in keys}
+    names = input_names(self.stage.model)
+    here = [name for name in names if name in inputs]
+    check_judges(self.stage.model, here)
+    keys = [key for key in map(present_key, here) if key in inputs]
+    given = {name: inputs[name] for name in (*here, *keys)}
+    if self._dispatcher is not None and len(here) < len(names):
+      # A program that chooses what to read has a place for everything.
+      size = FileRows(given, self._spec.modalities).size
+      example = build.example_inputs(self._spec)
+      for name in set(names) - set(here):
+        given[name] = jax.tree.map(lambda x: np.repeat(x, size, 0), example[name])
+        given[present_key(name)] = np.zeros(size, bool)
     rows = FileRows(given, self._spec.modalities)
     return rows if rows.has_files else rows.read()
 
   def _judge(self, model, inputs: Modalities | Reader, policy: str) -> Outputs:
     """Outputs of a model without paths."""
-    found = _masks(inputs)
-    if policy == 'dense' or all(mask.all() for mask in found.values()):
+    everyone, masks = self._present(inputs)
+    if policy == 'dense' or all(mask.all() for mask in masks.values()):
       whole = inputs if isinstance(inputs, Mapping) else inputs.read()
       return jax.tree.map(np.asarray, self._apply(*model, whole))
-    names = tuple(found)
-    for pattern in np.unique(np.stack([*found.values()]), axis=1).T:
-      check_judges(
-        self.stage.model, [n for n, here in zip(names, pattern, strict=True) if here]
-      )
-    if names not in self._by_presence:
-      self._by_presence[names] = by_presence(self.stage.model, names)
-    _, _, outputs = self._by_presence[names](model, inputs, None, 'buckets')
+    key = everyone, tuple(masks)
+    if key not in self._masked:
+      self._masked[key] = by_presence(self.stage.model, tuple(masks), everyone)
+    _, _, outputs = self._masked[key](model, inputs, None, 'buckets')
     return Outputs(**jax.tree.map(np.asarray, outputs))
+
+  def _dispatcher_of(self, inputs: Modalities | Reader) -> Dispatcher:
+    """The one for these inputs, which may say who lacks a modality."""
+    everyone, masks = self._present(inputs)
+    if not masks:
+      return self._dispatcher
+    key = everyone, tuple(masks)
+    if key not in self._masked:
+      self._masked[key] = conditional(self.stage.model, self._costs, tuple(masks))
+    return self._masked[key]
+
+  def _present(
+    self, inputs: Modalities | Reader
+  ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """The modalities that all examples have, and who has the others.
+
+    Raises:
+      ValueError: the model cannot judge an example by what it has.
+    """
+    arrays = isinstance(inputs, Mapping)
+    given = inputs if arrays else getattr(inputs, 'names', ())
+    names = [name for name in input_names(self.stage.model) if name in given]
+    keys = {name: key for name in names if (key := present_key(name)) in given}
+    found = (
+      inputs if isinstance(inputs, Mapping) else inputs.read([*keys.values()], None)
+    )
+    masks = {name: np.asarray(found[key]) for name, key in keys.items()}
+    everyone = tuple(name for name in names if name not in masks)
+    if masks:
+      for pattern in np.unique(np.stack([*masks.values()]), axis=1).T:
+        here = itertools.compress(masks, pattern)
+        check_judges(self.stage.model, [*everyone, *here])
+    return everyone, masks
 
   def _check_conditional(self) -> None:
     """That there is something to choose."""
@@ -577,14 +611,6 @@ class TrainedRun:
       weights={path: (chosen == k).astype(np.float32) for k, path in enumerate(paths)},
       aux={'gate_logits': np.asarray(shared['gate_logits'])},
     )
-
-
-def _masks(inputs: Modalities | Reader) -> dict[str, np.ndarray]:
-  """By modality, which examples have it; empty where nothing is said of that."""
-  given = inputs if isinstance(inputs, Mapping) else getattr(inputs, 'names', ())
-  keys = [key for key in given if is_mask(key)]
-  found = inputs if isinstance(inputs, Mapping) else inputs.read(keys)
-  return {modality_of(key): np.asarray(found[key]) for key in sorted(keys)}
 
 
 def _find_split(dataset: Dataset, split: str) -> Split:

@@ -1,5 +1,6 @@
 """Trained runs: the chosen path alone, a budget, files, and export."""
 
+import dataclasses
 import shutil
 import types
 
@@ -92,6 +93,59 @@ def test_every_policy_gives_what_the_whole_model_gives(run, policy, size):
     np.testing.assert_allclose(got.aux['gate_logits'], gate_logits, atol=1e-5)
     assert set(got.unimodal) == {'text'}
     np.testing.assert_allclose(got.unimodal['text'], want.unimodal['text'], atol=1e-5)
+
+
+@pytest.fixture
+def tolerant(train, finished):
+  """A gate that reads the image, and a dear path that does without the text."""
+  if 'tolerant' not in finished:
+    dear = toys.MODELS['decision_fusion-confident']['experts']['joint']
+    experts = dict(image=toys.MODELS['unimodal'], dear=dear)
+    config = toys.config(toys.gated(experts, 'image'), epochs=1)
+    finished['tolerant'] = jdyn.load(train(config, dataset=_dataset()))
+  return finished['tolerant']
+
+
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
+def test_a_gate_heeds_what_examples_lack(tolerant, policy):
+  has_text = np.arange(7) % 3 > 0
+  inputs = {**_batch(7), 'present/text': has_text}
+  want = _whole(tolerant, inputs)
+  assert np.any(want.weights['dear'][~has_text])
+  heedless = _whole(tolerant, _batch(7))
+  assert np.abs(want.logits - heedless.logits)[~has_text].max() > 1e-3
+  reader = types.SimpleNamespace(
+    size=7, names=tuple(inputs), read=lambda names, rows: _rows(inputs, names, rows)
+  )
+  for given in (inputs, reader):
+    got = tolerant.predict(given, policy)
+    np.testing.assert_allclose(got.logits, want.logits, atol=1e-5)
+
+
+def _rows(inputs, names, rows):
+  return {name: inputs[name] if rows is None else inputs[name][rows] for name in names}
+
+
+def test_a_gate_does_without_a_modality_that_the_batch_lacks(tolerant):
+  inputs = _batch(7)
+  nobody = {**inputs, 'present/text': np.zeros(7, bool)}
+  got = tolerant.predict({'image': inputs['image']})
+  np.testing.assert_allclose(
+    got.logits, tolerant.predict(nobody, 'dense').logits, atol=1e-5
+  )
+  with pytest.raises(ValueError, match="lacks the modality 'image'"):
+    tolerant.predict({'text': inputs['text']})
+  with pytest.raises(ValueError, match="lacks the modality 'image'"):
+    tolerant.predict({**inputs, 'present/image': np.arange(7) > 2})
+
+
+def test_batches_of_a_split_say_what_examples_lack(tolerant):
+  has_text = np.arange(len(TEST)) % 3 > 0
+  split = dataclasses.replace(TEST, inputs={**TEST.inputs, 'present/text': has_text})
+  for k, batch in enumerate(tolerant.batches(split, 40)):
+    np.testing.assert_array_equal(
+      batch['present/text'], has_text[40 * k : 40 * (k + 1)]
+    )
 
 
 def _budget(run, share):

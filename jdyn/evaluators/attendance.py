@@ -42,20 +42,23 @@ def judged(model: nn.Module, split: Split) -> Split:
   return split if rows is True else split.select(np.flatnonzero(rows))
 
 
-def by_presence(model: nn.Module, names: Sequence[str]) -> PathDispatcher:
+def by_presence(
+  model: nn.Module, masked: Sequence[str], everyone: Sequence[str] = ()
+) -> PathDispatcher:
   """Sends examples with the same modalities through the model together.
 
   To be called with `(variables, hparams)` of the model and inputs that hold a mask
-  `present/<modality>` per modality, under policy `buckets`. The outputs are `logits`
-  and `weights`, where an expert that did not vote has 0.
+  `present/<modality>` per masked modality, under policy `buckets`. The outputs are
+  `logits` and `weights`, where an expert that did not vote has 0.
 
   Args:
     model: that can judge every set of modalities that occurs.
-    names: of the modalities among the inputs.
+    masked: modalities that examples may lack.
+    everyone: modalities that no example lacks.
   """
-  patterns = [subset for subset in subsets(names) if can_judge(model, subset)]
-  order = sorted(names)
-  numbers = [sum(2 ** order.index(name) for name in pattern) for pattern in patterns]
+  order = sorted(masked)
+  sets = [s for s in (*subsets(order), ()) if can_judge(model, [*everyone, *s])]
+  numbers = [sum(2 ** order.index(name) for name in names) for names in sets]
 
   def route(variables, inputs, extra):
     del variables, extra
@@ -65,9 +68,9 @@ def by_presence(model: nn.Module, names: Sequence[str]) -> PathDispatcher:
 
   return PathDispatcher(
     route,
-    [_path(model)] * len(patterns),
+    [_path(model)] * len(sets),
     route_reads=[present_key(name) for name in order],
-    path_reads=patterns,
+    path_reads=[[*everyone, *names] for names in sets],
   )
 
 

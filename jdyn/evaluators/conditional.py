@@ -1,6 +1,6 @@
 """A gated model that computes only the path it chooses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,14 @@ from jdyn.models.local_gates import LocallyGatedStages, over_exits
 from jdyn.ops.dispatcher import Dispatcher
 from jdyn.ops.local_stage_dispatcher import LocalStage, LocalStageDispatcher
 from jdyn.ops.path_dispatcher import PathDispatcher
+from jdyn.ops.presence import present_key
 from jdyn.ops.stage_dispatcher import Stage, StageDispatcher
 from jdyn.typing import Gated
 
 
-def conditional(model: GatedMixture | Exits, costs: np.ndarray) -> Dispatcher:
+def conditional(
+  model: GatedMixture | Exits, costs: np.ndarray, masked: Sequence[str] = ()
+) -> Dispatcher:
   """The model's gate as a route, and its experts or exits as the paths.
 
   To be called with `(variables, hparams)` of the model, and `extra` that is None, for
@@ -32,11 +35,13 @@ def conditional(model: GatedMixture | Exits, costs: np.ndarray) -> Dispatcher:
       Local gates decide as they go, on what has been computed, and cannot be told a
       budget; what was not asked counts in `gate_logits` as undecided.
     costs: `[K]` MACs of the paths, as `path_costs` gives them.
+    masked: modalities of which the inputs hold a mask `present/<modality>`.
   """
   if isinstance(model, LocallyGatedStages) and model.policy == 'learned':
     return _over_local_gates(model)
-  build = _over_stages if isinstance(model, Exits) else _over_experts
-  return build(model, costs)
+  if isinstance(model, Exits):  # They need every modality.
+    return _over_stages(model, costs)
+  return _over_experts(model, costs, masked)
 
 
 def path_costs(model: GatedMixture | Exits, path_macs: Mapping[str, int]) -> np.ndarray:
@@ -51,7 +56,12 @@ def _choose(logits: jax.Array, costs: np.ndarray, extra) -> jax.Array:
   return spend(dial, logits, costs, budget)[0]
 
 
-def _over_experts(model: GatedMixture, costs: np.ndarray) -> PathDispatcher:
+def _over_experts(
+  model: GatedMixture, costs: np.ndarray, masked: Sequence[str]
+) -> PathDispatcher:
+  def with_masks(names):
+    return [*names, *(present_key(name) for name in names if name in masked)]
+
   def route(variables, inputs, extra):
     variables, hparams = variables
     gated, known = model.apply(
@@ -64,8 +74,8 @@ def _over_experts(model: GatedMixture, costs: np.ndarray) -> PathDispatcher:
   return PathDispatcher(
     route,
     [_expert(model, path) for path in model.paths],
-    route_reads=route_names(model),
-    path_reads=[_reads(model, path) for path in model.paths],
+    route_reads=with_masks(route_names(model)),
+    path_reads=[with_masks(_reads(model, path)) for path in model.paths],
   )
 
 

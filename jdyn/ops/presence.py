@@ -21,11 +21,6 @@ def present_key(modality: str) -> str:
   return f'{_PREFIX}{modality}'
 
 
-def modality_of(mask: str) -> str:
-  """The modality that a mask of this name is of."""
-  return mask.removeprefix(_PREFIX)
-
-
 def is_mask(name: str) -> bool:
   """Whether an input of this name is a mask."""
   return name.startswith(_PREFIX)

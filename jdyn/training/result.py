@@ -102,9 +102,9 @@ def _write(
   if warning := convergence_warning(predictions):
     _LOG.warning('%s: %s', title, warning)
   _LOG.info(
-    '%s: test %s %.4f, %.3g M MACs per example.',
+    '%s: test %s %.4f, %s MACs per example.',
     title,
     stage.task.main_score,
     scores['test']['interval'][stage.task.main_score]['mean'],
-    np.mean(scores['test']['macs']) / 1e6,
+    f'{np.mean(scores["test"]["macs"]):,.0f}',
   )

@@ -177,8 +177,8 @@ def _judged(stage: build.Stage, name: str, split: Split) -> Split:
     raise ValueError(
       f'Stage {stage.name}: {len(split) - len(found)} of {len(split)} examples of '
       f'split {name} lack a modality without which the model cannot judge. A '
-      'decision_fusion of experts can, or a feature_fusion with absent_embedding; or '
-      'remove them.'
+      'decision_fusion of experts can, or a feature_fusion with '
+      'absent_embedding=True; or remove them.'
     )
   return found
 
