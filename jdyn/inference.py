@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jdyn import build
 from jdyn.cost import count_macs
 from jdyn.data.corruptions import Noise, Reference, corrupt, measure, touched
-from jdyn.data.dataset import Dataset, Split
+from jdyn.data.dataset import DataError, Dataset, DataSpec, Split
 from jdyn.data.load import load as load_data
 from jdyn.data.rows import FileRows, SplitRows
 from jdyn.evaluators.attendance import by_presence, check_judges
@@ -111,8 +111,8 @@ class TrainedRun:
         lists of `B` paths of `.npy` files with one example each. Files of a modality
         that only some paths read are opened only for the examples that need them.
         Where examples lack a modality, `present/<modality>`, `bool[B]`, says so; one
-        that all lack may be left out. A model without a gate does not compute for
-        them what reads it alone.
+        that all lack may be left out. What is given for them is not looked at, and a
+        model without a gate does not compute what reads it alone.
       policy: how the chosen paths are run, one of `jdyn.ops.dispatcher.POLICIES`.
         `auto` measures the others at the first batch of each shape; `dense` computes
         every path, and is the only one for a model without a gate.
@@ -127,15 +127,17 @@ class TrainedRun:
     Returns:
       All outputs of a model without a gate: its `aux` says of an equilibrium model
       what its solvers did (`solver/fused/converged`, see
-      `jdyn.fusions.equilibrium`). For a gated model `logits`, `weights` (1 for the
-      path that was chosen), `aux['gate_logits']`, and in `unimodal` the logits of the
-      experts that the gate reads, which are computed for all examples. What else its
-      paths put into `aux`, as whether their solvers converged, is dropped; `evaluate`
-      computes every path and keeps it.
+      `jdyn.fusions.equilibrium`). Where some examples lack a modality, these are
+      `logits` and `weights` alone, but with policy `dense`.
+      For a gated model `logits`, `weights` (1 for the path that was chosen),
+      `aux['gate_logits']`, and in `unimodal` the logits of the experts that the gate
+      reads, which are computed for all examples. What else its paths put into `aux`,
+      as whether their solvers converged, is dropped; `evaluate` computes every path
+      and keeps it.
 
     Raises:
-      ValueError: a modality is missing or has another shape, the policy does not fit
-        the model, the budget is out of reach, or the seed is none of the run's.
+      ValueError: a modality is missing, unknown or of another shape, the policy does
+        not fit the model, the budget is out of reach, or the seed is none of the run's.
       DataError: a file is missing, damaged or of another shape.
     """
     (outputs,) = self.stream([inputs], policy, budget, seed)
@@ -386,12 +388,15 @@ class TrainedRun:
     """The run's dataset, from `root` or where it was trained from.
 
     Raises:
-      DataError: files are missing or damaged.
+      DataError: files are missing or damaged, or of another task or other modalities
+        than the run's.
       WorkdirError: no other `root` is given, and the files there are others now.
     """
     source, cache = build.source(self.config), self.workdir / 'stand_in'
     if root:
-      return load_data(source, root, cache)
+      found = load_data(source, root, cache)
+      _check_fit(found.spec, self._spec, root)
+      return found
     root = self.config.data.root
     with naming_changes(self.workdir, root):
       found = load_data(source, root, cache)
@@ -530,28 +535,45 @@ class TrainedRun:
 
   def _opened(self, inputs: Modalities | Reader) -> Modalities | Reader:
     """Inputs of the right names and shapes; a reader where some are files."""
-    if not isinstance(inputs, Mapping):
-      return inputs
-    names = input_names(self.stage.model)
-    here = [name for name in names if name in inputs]
+    names, known = input_names(self.stage.model), self._spec.modalities
+    has = inputs if isinstance(inputs, Mapping) else inputs.names
+    here = [name for name in names if name in has]
     check_judges(self.stage.model, here)
+    if not isinstance(inputs, Mapping):
+      if self._dispatcher is not None and (lacking := sorted({*names} - {*here})):
+        raise ValueError(
+          f'inputs: the reader lacks {lacking[0]!r}. Let it give zeros, and in '
+          f'{present_key(lacking[0])!r} a mask of False.'
+        )
+      return inputs
+    if unknown := sorted({*inputs} - {*known, *map(present_key, known)}):
+      raise ValueError(
+        f'inputs[{unknown[0]!r}]: there is no such modality; expected some of '
+        f'{sorted(known)}, and masks {present_key("...")!r} of them.'
+      )
+    for name in names:
+      if name not in inputs and np.any(inputs.get(present_key(name), False)):
+        raise ValueError(
+          f'inputs[{present_key(name)!r}] says that examples have {name!r}, which is '
+          'not among the inputs.'
+        )
     keys = [key for key in map(present_key, here) if key in inputs]
     given = {name: inputs[name] for name in (*here, *keys)}
     if self._dispatcher is not None and len(here) < len(names):
       # A program that chooses what to read has a place for everything.
-      size = FileRows(given, self._spec.modalities).size
+      size = FileRows(given, known).size
       example = build.example_inputs(self._spec)
-      for name in set(names) - set(here):
+      for name in {*names} - {*here}:
         given[name] = jax.tree.map(lambda x: np.repeat(x, size, 0), example[name])
         given[present_key(name)] = np.zeros(size, bool)
-    rows = FileRows(given, self._spec.modalities)
-    return rows if rows.has_files else rows.read()
+    rows = FileRows(given, known)
+    return rows if rows.files else rows.read()
 
   def _judge(self, model, inputs: Modalities | Reader, policy: str) -> Outputs:
     """Outputs of a model without paths."""
     everyone, masks = self._present(inputs)
     if policy == 'dense' or all(mask.all() for mask in masks.values()):
-      whole = inputs if isinstance(inputs, Mapping) else inputs.read()
+      whole = inputs if isinstance(inputs, Mapping) else inputs.read(None, None)
       return jax.tree.map(np.asarray, self._apply(*model, whole))
     key = everyone, tuple(masks)
     if key not in self._masked:
@@ -578,7 +600,7 @@ class TrainedRun:
       ValueError: the model cannot judge an example by what it has.
     """
     arrays = isinstance(inputs, Mapping)
-    given = inputs if arrays else getattr(inputs, 'names', ())
+    given = inputs if arrays else inputs.names
     names = [name for name in input_names(self.stage.model) if name in given]
     keys = {name: key for name in names if (key := present_key(name)) in given}
     found = (
@@ -610,6 +632,27 @@ class TrainedRun:
       unimodal=jax.tree.map(np.asarray, shared['logits']),
       weights={path: (chosen == k).astype(np.float32) for k, path in enumerate(paths)},
       aux={'gate_logits': np.asarray(shared['gate_logits'])},
+    )
+
+
+def _check_fit(spec: DataSpec, own: DataSpec, root: str) -> None:
+  """That data of one spec can be judged by a run on data of another."""
+
+  def told(spec):
+    shapes = {
+      name: modality.shape[modality.sequence :]  # Sequences may be of other lengths.
+      for name, modality in sorted(spec.modalities.items())
+    }
+    return f'{spec.task}, of modalities {shapes}'
+
+  if told(spec) != told(own):
+    raise DataError(f'{root}: {told(spec)}; the run is of {told(own)}.')
+  # Some of the classes may not occur in the files.
+  if spec.num_outputs > own.num_outputs or (
+    spec.task != 'multiclass' and spec.num_outputs != own.num_outputs
+  ):
+    raise DataError(
+      f'{root}: {spec.num_outputs} classes or labels; the run is of {own.num_outputs}.'
     )
 
 

@@ -106,6 +106,17 @@ def tolerant(train, finished):
   return finished['tolerant']
 
 
+@pytest.fixture
+def voting(train, finished):
+  """A gate that reads the image, and a dear path of two experts that vote."""
+  if 'voting' not in finished:
+    dear = toys.MODELS['decision_fusion']
+    experts = dict(image=toys.MODELS['unimodal'], dear=dear)
+    config = toys.config(toys.gated(experts, 'image'), epochs=1)
+    finished['voting'] = jdyn.load(train(config, dataset=_dataset()))
+  return finished['voting']
+
+
 @pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
 def test_a_gate_heeds_what_examples_lack(tolerant, policy):
   has_text = np.arange(7) % 3 > 0
@@ -137,6 +148,57 @@ def test_a_gate_does_without_a_modality_that_the_batch_lacks(tolerant):
     tolerant.predict({'text': inputs['text']})
   with pytest.raises(ValueError, match="lacks the modality 'image'"):
     tolerant.predict({**inputs, 'present/image': np.arange(7) > 2})
+
+
+@pytest.mark.parametrize('policy', ['dense', 'buckets'])
+def test_what_stands_in_for_an_absent_modality_has_no_effect(voting, policy):
+  inputs = {**_batch(7), 'present/text': np.arange(7) % 3 > 0}
+  want = voting.predict(inputs, policy)
+  text = np.where(inputs['present/text'][:, None], inputs['text'], np.nan)
+  got = voting.predict({**inputs, 'text': text}, policy)
+  np.testing.assert_array_equal(got.logits, want.logits)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'Text': None}, r"inputs\['Text'\]: there is no such modality; .*'audio'"),
+    ({'present/Text': np.ones(7, bool)}, r"inputs\['present/Text'\]: there is no"),
+    ({'present/text': np.arange(7) > 2}, "examples have 'text', which is not among"),
+  ],
+)
+def test_names_that_mean_nothing_are_refused(tolerant, change, message):
+  image = _batch(7)['image']
+  with pytest.raises(ValueError, match=message):
+    tolerant.predict({'image': image, **change})
+
+
+def test_a_reader_says_what_it_lacks(tolerant):
+  reader = types.SimpleNamespace(size=7, names=('image',), read=None)
+  with pytest.raises(ValueError, match="the reader lacks 'text'"):
+    tolerant.predict(reader)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(task='regression'), 'regression, of modalities .* run is of multiclass'),
+    (dict(num_outputs=toys.CLASSES + 1), 'classes or labels; the run is of'),
+    (dict(modalities={'text': toys.SPEC.modalities['text']}), 'the run is of'),
+  ],
+)
+def test_other_data_must_fit_the_run(run, monkeypatch, change, message):
+  other = dataclasses.replace(_dataset(), spec=dataclasses.replace(toys.SPEC, **change))
+  monkeypatch.setattr(inference, 'load_data', lambda *args: other)
+  with pytest.raises(DataError, match=f'elsewhere: .*{message}'):
+    run.dataset('elsewhere')
+
+
+def test_other_data_may_lack_a_class(run, monkeypatch):
+  fewer = dataclasses.replace(toys.SPEC, num_outputs=toys.CLASSES - 1)
+  other = dataclasses.replace(_dataset(), spec=fewer)
+  monkeypatch.setattr(inference, 'load_data', lambda *args: other)
+  assert run.dataset('elsewhere') is other
 
 
 def test_batches_of_a_split_say_what_examples_lack(tolerant):

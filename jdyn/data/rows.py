@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jdyn.data import npy
+from jdyn.data.absent import blank
 from jdyn.data.dataset import PRESENT, DataError, ModalitySpec, Split
 from jdyn.data.pipeline import assemble
 
@@ -32,32 +33,38 @@ def _as_given(name: str, value: Any, modalities: Mapping[str, ModalitySpec]) -> 
       )
     return mask
   spec = modalities[name]
-  if not isinstance(value, Mapping) and not hasattr(value, 'shape'):
-    if all(isinstance(item, str | Path) for item in value):
-      return list(value)
-    value = np.asarray(value)
+  plain = not isinstance(value, Mapping) and not hasattr(value, 'shape')
+  if plain and all(isinstance(item, str | Path) for item in value):
+    return list(value)
   if not spec.sequence:
-    _check_shape(f'inputs[{name!r}]', value, spec.shape)
-    return value
+    return _as_array(f'inputs[{name!r}]', value, spec.shape)
   if not isinstance(value, Mapping) or set(value) != {'steps', 'length'}:
     raise ValueError(
       f"inputs[{name!r}] is a sequence: give {{'steps': [B, T, F], 'length': [B]}}."
     )
-  steps, length = value['steps'], value['length']
-  _check_shape(f"inputs[{name!r}]['steps']", steps, spec.shape)
-  host = np.asarray(length)
-  if host.shape != steps.shape[:1] or (host < 1).any() or (host > spec.shape[0]).any():
-    raise ValueError(
-      f"inputs[{name!r}]['length'] must hold one number of steps per example, "
-      f'from 1 to {spec.shape[0]}.'
-    )
-  return {'steps': steps, 'length': length}
+  return {
+    'steps': _as_array(f"inputs[{name!r}]['steps']", value['steps'], spec.shape),
+    'length': _as_array(f"inputs[{name!r}]['length']", value['length'], ()),
+  }
 
 
-def _check_shape(what: str, array: Any, shape: tuple[int, ...]) -> None:
-  if tuple(np.shape(array)[1:]) != tuple(shape) or not np.ndim(array):
+def _as_array(what: str, value: Any, shape: tuple[int, ...]) -> Any:
+  array = value if hasattr(value, '__array_namespace__') else np.asarray(value)
+  if array.dtype.kind in 'OSUcmM':
+    raise ValueError(f'{what} is of type {array.dtype}; expected numbers.')
+  if not array.ndim or tuple(array.shape[1:]) != tuple(shape):
+    expected = ', '.join(['B', *map(str, shape)])
+    raise ValueError(f'{what} must be [{expected}], got {list(array.shape)}.')
+  return array
+
+
+def _check_length(name: str, length: Any, steps: int, present: np.ndarray) -> None:
+  length = np.asarray(length)
+  whole = length.dtype.kind in 'iu' and length.shape == present.shape
+  if not whole or (present & ((length < 1) | (length > steps))).any():
     raise ValueError(
-      f'{what} must be [B, {", ".join(map(str, shape))}], got {list(np.shape(array))}.'
+      f"inputs[{name!r}]['length'] must hold one whole number of steps per example, "
+      f'from 1 to {steps}.'
     )
 
 
@@ -67,7 +74,7 @@ class FileRows:
   Attributes:
     size: number of examples.
     names: of the modalities.
-    has_files: whether any modality is given as files.
+    files: the modalities that are given as files.
   """
 
   def __init__(self, inputs: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]):
@@ -76,7 +83,8 @@ class FileRows:
     Args:
       inputs: by modality: an array `[B, ...]`, a sequence's mapping of arrays, or a
         list of `B` paths of `.npy` files with one example each (`[T, F]` with its own
-        `T` for a sequence); `present/<modality>`, `bool[B]`, where some lack it.
+        `T` for a sequence); `present/<modality>`, `bool[B]`, where some lack it: what
+        is given for these is neither read nor looked at.
       modalities: shape and kind of each.
 
     Raises:
@@ -92,7 +100,15 @@ class FileRows:
       )
     (self.size,) = set(sizes.values())
     self.names = tuple(sizes)
-    self.has_files = any(_are_files(value) for value in self._inputs.values())
+    self.files = tuple(name for name in self.names if _are_files(self._inputs[name]))
+    for name, value in self._inputs.items():
+      if isinstance(value, Mapping):
+        steps = modalities[name].shape[0]
+        _check_length(name, value['length'], steps, self._present(name))
+
+  def _present(self, name: str, rows: Any = slice(None)) -> np.ndarray:
+    mask = self._inputs.get(f'{PRESENT}{name}')
+    return (np.ones(self.size, bool) if mask is None else mask)[rows]
 
   def _lead(self, name: str) -> Any:
     value = self._inputs[name]
@@ -111,15 +127,21 @@ class FileRows:
     }
 
   def _read(self, name: str, rows: np.ndarray | None) -> Any:
-    value = self._inputs[name]
+    value, every = self._inputs[name], slice(None)
+    present = self._present(name, every if rows is None else rows)
     if _are_files(value):
       spec = self._modalities[name]
-      paths = [value[row] for row in (range(self.size) if rows is None else rows)]
-      examples = [_load(Path(path), spec) for path in paths]
+      numbers = range(self.size) if rows is None else rows
+      found = [
+        _load(Path(value[row]), spec) if here else None
+        for row, here in zip(numbers, present, strict=True)
+      ]
+      dtype = next((x.dtype for x in found if x is not None), np.float32)
+      nothing = np.zeros((1, *spec.shape[1:]) if spec.sequence else spec.shape, dtype)
+      examples = [nothing if x is None else x for x in found]
       return _pad(examples, spec) if spec.sequence else np.stack(examples)
-    if rows is None:
-      return value
-    return _take(value, rows)
+    value = value if rows is None else _take(value, rows)
+    return value if present.all() else blank(value, present)
 
 
 class SplitRows:

@@ -16,6 +16,9 @@ class Reader(Protocol):
   size: int
   """Examples in the batch."""
 
+  names: Sequence[str]
+  """Of the inputs."""
+
   def read(
     self, names: Sequence[str] | None, rows: np.ndarray | None
   ) -> Mapping[str, PyTree]:
@@ -65,10 +68,7 @@ class BatchSource:
     if names is None:
       return dict(self._read(None, rows))
     if self._names is not None and (lacking := sorted({*names} - {*self._names})):
-      raise ValueError(
-        f'inputs lack {lacking}, which route_reads or path_reads name; they have'
-        f' {sorted(self._names)}.'
-      )
+      raise ValueError(f'inputs lack {lacking}; they have {sorted(self._names)}.')
     missing = [n for n in names if n not in self._held]
     return dict(self._read(missing, rows)) if missing else {}
 

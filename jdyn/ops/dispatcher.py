@@ -53,10 +53,10 @@ class Measured:
 def input_shape(inputs: Inputs | Reader) -> tuple:
   """What a measurement holds for: structure, shapes, dtypes and whether on the device.
 
-  Of a reader it is the size.
+  Of a reader it is the size, what it has, and what of that are files.
   """
   if not isinstance(inputs, Mapping):
-    return (inputs.size,)
+    return inputs.size, tuple(inputs.names), getattr(inputs, 'files', ())
   leaves, structure = jax.tree.flatten(dict(inputs))
   return structure, tuple(
     (leaf.shape, leaf.dtype, isinstance(leaf, jax.Array)) for leaf in leaves

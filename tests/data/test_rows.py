@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -63,7 +64,7 @@ def test_only_what_is_asked_for_is_opened(files, tmp_path):
 
 
 def test_arrays_alone_are_not_files():
-  assert not FileRows(dict(SPLIT.inputs), toys.SPEC.modalities).has_files
+  assert FileRows(dict(SPLIT.inputs), toys.SPEC.modalities).files == ()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,20 @@ def test_a_cut_off_file_is_named(files, tmp_path):
     FileRows(files, toys.SPEC.modalities).read(('image',))
 
 
+def test_lists_do_for_a_sequence():
+  audio = {key: value.tolist() for key, value in SPLIT.inputs['audio'].items()}
+  got = FileRows({'audio': audio}, toys.SPEC.modalities).read(rows=ROWS)['audio']
+  np.testing.assert_allclose(got['steps'], SPLIT.inputs['audio']['steps'][ROWS])
+  np.testing.assert_array_equal(got['length'], SPLIT.inputs['audio']['length'][ROWS])
+
+
+@pytest.mark.parametrize('dtype', ['U3', complex, object])
+def test_arrays_hold_numbers(dtype):
+  text = SPLIT.inputs['text'].astype(dtype)
+  with pytest.raises(ValueError, match=r"inputs\['text'\] is of type .* numbers"):
+    FileRows({'text': text}, toys.SPEC.modalities)
+
+
 def test_arrays_have_the_shape_and_length_that_belong_to_the_run():
   wrong = {**SPLIT.inputs, 'text': np.zeros((SIZE, 3))}
   with pytest.raises(ValueError, match=r"inputs\['text'\] must be \[B, 4\]"):
@@ -102,6 +117,32 @@ def test_arrays_have_the_shape_and_length_that_belong_to_the_run():
   short = {**SPLIT.inputs, 'text': np.zeros((SIZE - 1, 4))}
   with pytest.raises(ValueError, match='as many examples of every modality'):
     FileRows(short, toys.SPEC.modalities)
+
+
+@pytest.mark.parametrize('rows', [None, ROWS], ids=['all', 'some'])
+def test_what_an_example_lacks_is_zero_whatever_is_given(files, tmp_path, rows):
+  present = np.array([1, 0, 1, 0, 1], bool)
+  for row in np.flatnonzero(~present):
+    (tmp_path / 'image' / f'{row}.npy').unlink()
+  audio = {key: value.copy() for key, value in SPLIT.inputs['audio'].items()}
+  audio['steps'][~present], audio['length'][~present] = np.nan, 0
+  text = np.where(present[:, None], SPLIT.inputs['text'], np.inf)
+  given = {'image': files['image'], 'audio': audio, 'text': text}
+  masks = {f'present/{name}': present for name in given}
+  take = np.arange(SIZE) if rows is None else rows
+  for some in (given, {**given, 'text': jnp.asarray(text)}):
+    got = FileRows({**some, **masks}, toys.SPEC.modalities).read(rows=rows)
+    for name in ('image', 'text'):
+      want = np.where(
+        present.reshape(-1, *[1] * (SPLIT.inputs[name].ndim - 1)),
+        SPLIT.inputs[name],
+        0,
+      )
+      np.testing.assert_array_equal(got[name], want[take])
+      assert got[name].dtype == SPLIT.inputs[name].dtype
+    length = np.where(present, SPLIT.inputs['audio']['length'], 1)
+    np.testing.assert_array_equal(got['audio']['length'], length[take])
+    assert np.isfinite(got['audio']['steps']).all()
 
 
 def test_split_rows_are_decoded():
@@ -134,11 +175,18 @@ def test_lists_of_numbers_are_arrays_and_arrays_of_names_are_files(files):
   reader = FileRows({'text': text.tolist()}, toys.SPEC.modalities)
   np.testing.assert_allclose(reader.read()['text'], text)
   reader = FileRows({'image': tuple(files['image'])}, toys.SPEC.modalities)
-  assert reader.has_files
+  assert reader.files == ('image',)
 
 
 @pytest.mark.parametrize(
-  'length', [np.ones(SIZE - 1, int), np.zeros(SIZE, int), np.full(SIZE, toys.STEPS + 1)]
+  'length',
+  [
+    np.ones(SIZE - 1, int),
+    np.zeros(SIZE, int),
+    np.full(SIZE, toys.STEPS + 1),
+    np.full(SIZE, 1.5),
+    np.ones(SIZE, bool),
+  ],
 )
 def test_lengths_are_of_steps_that_exist(length):
   audio = {**SPLIT.inputs['audio'], 'length': length}

@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from jdyn.data import hdf5, npy, stand_in
+from jdyn.data.absent import blank
 from jdyn.data.dataset import PRESENT, DataError, DataSpec, ModalitySpec, Split
 from jdyn.data.files import as_ids, require, row_ids
 from jdyn.data.holdout import hold_out
@@ -246,7 +247,7 @@ def _split(path: Path, split: str, part: _Part, task: str) -> Split:
       )
     if f'{name}_present' in part:
       present = _mask(f'{where}_present', part[f'{name}_present'])
-      values, inputs[f'{PRESENT}{name}'] = _blank(values, present), present
+      values, inputs[f'{PRESENT}{name}'] = blank(values, present), present
     inputs[name] = values
   label = part['label'].astype(np.int32 if task == 'multiclass' else np.float32)
   if 'id' in part:
@@ -258,16 +259,6 @@ def _mask(where: str, array: np.ndarray) -> np.ndarray:
   if array.ndim != 1 or not np.isin(array, (0, 1)).all():
     raise DataError(f'{where} must hold 0 or 1 per example.')
   return array.astype(bool)
-
-
-def _blank(values, present: np.ndarray):
-  """A modality with zeros, or a sequence with one empty step, where it is absent."""
-  if isinstance(values, Mapping):
-    length = values['length']
-    length = np.where(present, length, length.dtype.type(1))
-    return {'steps': _blank(values['steps'], present), 'length': length}
-  shape = (-1, *[1] * (values.ndim - 1))
-  return np.where(present.reshape(shape), values, values.dtype.type(0))
 
 
 def _to_32_bits(where: str, array: np.ndarray) -> np.ndarray:
