@@ -1,6 +1,7 @@
 """`PathDispatcher` under every policy against a NumPy loop, and what it reads."""
 
 import time
+import types
 
 import jax
 import jax.export  # Not loaded by `import jax`.
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdyn.ops import dispatcher as module
-from jdyn.ops.dispatcher import POLICIES
+from jdyn.ops.dispatcher import POLICIES, input_shape
 from jdyn.ops.path_dispatcher import PathDispatcher
 from jdyn.ops.timing import interleave
 
@@ -301,3 +302,15 @@ def test_interleave_repeats_short_calls_and_keeps_to_its_budget():
   assert seconds['a'].max() < 2e-4
   with pytest.raises(ValueError, match='rounds=0'):
     interleave({'a': dict}, 0)
+
+
+def test_times_are_of_readers_that_read_the_same():
+  """What is measured of a batch does not hold where more of it must be read."""
+
+  def reader(names, files=()):
+    return types.SimpleNamespace(size=3, names=names, files=files)
+
+  few, more = reader(('a',), ('a',)), reader(('a', 'b'), ('a',))
+  shapes = map(input_shape, (few, more, reader(('a',))))
+  assert len({*shapes}) == 3
+  assert input_shape(few) == input_shape(reader(('a',), ('a',)))
