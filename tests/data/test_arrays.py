@@ -145,6 +145,10 @@ def test_the_label_says_the_task(tmp_path, train, test, task, num_outputs):
   ('changes', 'message'),
   [
     (dict(train__label=None), 'no array train/label'),
+    (
+      dict(train__txt_present=np.ones(20, bool), test__txt_present=np.ones(6, bool)),
+      r"train/txt_present is about 'txt', which there is not. .*'text'",
+    ),
     (dict(test__text=None), r"test has the modalities \['photo', 'sound'\]"),
     (dict(text=np.zeros(3)), "unknown array 'text'.*<split>/<name>"),
     (dict(validation__text=np.zeros(3)), "unknown array 'validation/text'"),

@@ -26,6 +26,7 @@ from jdyn.data.validate import SPLITS
 MAX_CLASSES = 2**20
 """A label of more is no class: a name and a place in the output are made for each."""
 
+_ABOUT = ('length', 'present')  # What an array may say of a modality.
 _Part = dict[str, np.ndarray]  # The arrays of one split by name.
 
 
@@ -181,7 +182,7 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
 
 def _modalities(part: _Part) -> list[str]:
   """The names that are neither label, id nor say something of another."""
-  said = {f'{name}_{what}' for name in part for what in ('length', 'present')}
+  said = {f'{name}_{what}' for name in part for what in _ABOUT}
   others = {'label', 'id', *said}
   return sorted({*part} - others)
 
@@ -196,6 +197,12 @@ def _check_part(path: Path, split: str, part: _Part, modalities: list[str]) -> N
     )
   size = len(part['label'])
   for name, array in part.items():
+    stem, _, what = name.rpartition('_')
+    if name in modalities and array.ndim == 1 and what in _ABOUT:
+      raise DataError(
+        f'{path}: {split}/{name} is about {stem!r}, which there is not. Name it after '
+        f'one of {[other for other in modalities if other != name]}.'
+      )
     if len(array) != size:
       raise DataError(
         f'{path}: {split}/{name} has {len(array)} rows for {size} labels. '
