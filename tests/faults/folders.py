@@ -399,7 +399,7 @@ SCENARIOS: dict[Callable[[Folders], str], bool] = {
 def add_arguments(parser) -> None:
   """Of the long run."""
   parser.add_argument(
-    '--folder-trials', type=int, default=10, help='of each thing that befalls a folder'
+    '--folder-trials', type=int, default=5, help='of each thing that befalls a folder'
   )
 
 
