@@ -13,14 +13,12 @@ import argparse
 import dataclasses
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_OF_NOISE = (
-  *('stage', 'split', 'root'),
-  *('corruption', 'level', 'modalities', 'noise_seed'),
-)
+_OF_NOISE = ('level', 'modalities', 'noise_seed')
+_OF_EXAMPLES = ('stage', 'split', 'root', 'corruption', *_OF_NOISE)
 
 BATCH_SIZE = 128
 """Examples per batch where times are measured and no other size is given."""
@@ -60,15 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
   if options.time and (besides := _besides(parser, options, ('time',))):
     parser.error(f'--time measures random inputs; leave out {", ".join(besides)}.')
   if options.subsets and (
-    besides := _besides(parser, options, ('subsets', *_OF_NOISE))
+    besides := _besides(parser, options, ('subsets', *_OF_EXAMPLES))
   ):
     parser.error(
       f'--subsets evaluates every set whole; leave out {", ".join(besides)}.'
     )
-  if options.runs and (besides := _besides(parser, options, ('runs', *_OF_NOISE))):
+  if options.runs and (besides := _besides(parser, options, ('runs', *_OF_EXAMPLES))):
     parser.error(f'--runs repeats a corruption; leave out {", ".join(besides)}.')
   if options.runs and not options.corruption:
     parser.error('--runs repeats a corruption with other noise; give --corruption.')
+  if not options.corruption and (idle := _given(parser, options, _OF_NOISE)):
+    parser.error(f'{", ".join(idle)}: of which corruption? Give --corruption.')
   # Imports wait until here, so that --help is quick.
   from jdyn.training.checkpoint import CheckpointError
   from jdyn.training.workdir import WorkdirError
@@ -95,10 +95,18 @@ def _besides(
   parser: argparse.ArgumentParser, options: argparse.Namespace, used: Sequence[str]
 ) -> list[str]:
   """Options that were given though those that are `used` leave no use for them."""
+  others = set(vars(options)) - {'workdir', *used}
+  return _given(parser, options, others)
+
+
+def _given(
+  parser: argparse.ArgumentParser, options: argparse.Namespace, names: Collection[str]
+) -> list[str]:
+  """Options among `names` that are not as they are by default."""
   return [
     f'--{name.replace("_", "-")}'
     for name, value in vars(options).items()
-    if name not in ('workdir', *used) and value != parser.get_default(name)
+    if name in names and value != parser.get_default(name)
   ]
 
 

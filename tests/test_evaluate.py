@@ -320,6 +320,9 @@ def test_times_by_batch_size_are_kept_and_reported(timed, capsys):
     (['--batch-size', '-3'], "'-3' is no number of examples"),
     (['--time', '4', '--split', 'valid', '--noise-seed', '3'], '--split, --noise-seed'),
     (['--time', '4', '--stage', 'joint'], 'leave out --stage'),
+    (['--level', '3'], '--level: of which corruption? Give --corruption.'),
+    (['--modalities', 'text', '--noise-seed', '4'], '--modalities, --noise-seed: of'),
+    (['--subsets', '--level', '3'], '--level: of which corruption?'),
   ],
 )
 def test_options_that_make_no_sense(tmp_path, capsys, arguments, message):
