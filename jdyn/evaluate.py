@@ -131,11 +131,9 @@ def _evaluate(options: argparse.Namespace) -> None:
   costs = run.stage.costs
   total = run.macs_with(present) if present else costs.total
   scores = score_all(predictions, run.stage.task, costs.paths, total)
-  name = f'{options.stage}_{options.split}'
-  if options.corruption:
-    name += f'_{options.corruption}_{options.level:g}'
+  name = _name(options)
   if present:
-    name += f'_present_{"_".join(sorted(present))}'
+    name += f'_present_{"+".join(sorted(present))}'
   if options.budget:
     name += f'_budget_{options.budget.replace(" ", "")}'
   folder = options.workdir / 'evaluations'
@@ -145,8 +143,7 @@ def _evaluate(options: argparse.Namespace) -> None:
   predictions.save(others[0])
   write_records(others[1], predictions, run.seeds, run.stage.task)
   write_sealed(folder / f'{name}.json', {'about': about, **scores}, others)
-  title = ', '.join(f'{key} {value}' for key, value in predictions.about.items())
-  print(f'{title}; n = {scores["n"]}')
+  print(f'{_title(predictions.about)}; n = {scores["n"]}')
   print(as_text(score_table(scores, costs.paths, total)))
   if warning := convergence_warning({options.split: predictions}):
     print(warning)
@@ -170,6 +167,24 @@ def _noise(options: argparse.Namespace):
   return Noise(options.corruption, options.level, modalities, options.noise_seed)
 
 
+def _name(options: argparse.Namespace) -> str:
+  """Of the files that hold an evaluation: other examples have another name."""
+  from jdyn.evaluators.tables import label
+
+  name = f'{options.stage}_{options.split}'
+  if options.corruption:
+    name += f'_{options.corruption}_{label(options.level)}'
+    if modalities := _names(options.modalities):
+      name += f'_{"+".join(sorted(modalities))}'
+    if options.noise_seed:
+      name += f'_seed_{options.noise_seed}'
+  return name
+
+
+def _title(about: Mapping[str, Any]) -> str:
+  return ', '.join(f'{key} {value}' for key, value in about.items())
+
+
 def _subsets(options: argparse.Namespace) -> None:
   """Scores with every set of modalities that a model can judge by."""
   from jdyn.data.sealed import write_sealed
@@ -189,10 +204,12 @@ def _subsets(options: argparse.Namespace) -> None:
         dataset, options.split, _noise(options), present=present
       )
       found[', '.join(present)] = score_all(predictions, run.stage.task, {}, macs)
+  about = {k: value for k, value in predictions.about.items() if k != 'present'}
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
-  file = folder / f'{options.stage}_{options.split}_subsets.json'
-  write_sealed(file, {'origin': dataset.origin, 'subsets': found})
+  file = folder / f'{_name(options)}_subsets.json'
+  write_sealed(file, {'about': about, 'subsets': found})
+  print(f'{_title(about)}; n = {len(predictions.ids)}')
   print(as_text(subset_table(found)))
   print(f'Written: {file}')
 
@@ -215,13 +232,13 @@ def _runs(options: argparse.Namespace) -> None:
   print('\r', end='', file=sys.stderr)
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
-  name = f'{options.stage}_{options.split}_{options.corruption}_{options.level:g}_runs'
-  about = {'origin': dataset.origin, **dataclasses.asdict(noise)}
+  name = f'{_name(options)}_runs'
+  about = {**predictions.about, 'noise_seed': noise.seed}  # The first.
   write_sealed(folder / f'{name}.json', {'about': about, 'runs': found})
+  print(f'{_title(about)}; n = {found[0]["n"]}')
   print(
-    f'{options.corruption}, level {options.level:g}: mean and standard deviation over '
-    f'{options.runs} noise seeds, of means over {len(run.seeds)} seeds; n = '
-    f'{found[0]["n"]}'
+    f'Mean and standard deviation over {options.runs} noise seeds, of means over '
+    f'{len(run.seeds)} seeds'
   )
   print(as_text(runs_table(found)))
   print(f'Written: {folder / name}.json')

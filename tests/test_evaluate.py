@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_what_is_timed_is_what_is_scored(workdir, clock):
   (timed, *_), _ = clock
   assert not timed.inputs['text'].any()
   assert timed.inputs['image'].any()
-  about = _written(workdir, 'main_test_missing_1')['about']
+  about = _written(workdir, 'main_test_missing_1_text')['about']
   assert about['modalities'] == ['text']
 
 
@@ -213,7 +214,8 @@ def test_help_lists_all_corruptions(capsys):
 def test_a_preset_hits_the_examples_that_it_is_said_to(workdir):
   which = ('--level', '5', '--modalities', 'text,image', '--noise-seed', '3')
   _evaluate(workdir, '--stage', 'joint', '--corruption', 'severity', *which)
-  written = Predictions.load(workdir / 'evaluations' / 'joint_test_severity_5.npz')
+  name = 'joint_test_severity_5_image+text_seed_3'
+  written = Predictions.load(workdir / 'evaluations' / f'{name}.npz')
   asked = {
     'corruption': 'severity',
     'level': 5.0,
@@ -352,8 +354,28 @@ def test_runs_repeat_a_corruption_with_other_noise(workdir, capsys):
   (line,) = (line for line in printed.splitlines() if line.startswith('accuracy'))
   want = np.mean(accuracy), np.std(accuracy), min(accuracy), max(accuracy)
   assert [float(cell) for cell in line.split()[1:]] == pytest.approx(want, abs=1e-4)
-  name = 'main_test_gaussian_1_runs.json'
-  assert len(json.loads((workdir / 'evaluations' / name).read_text())['runs']) == 3
+  written = _written(workdir, 'main_test_gaussian_1_seed_4_runs')
+  assert len(written['runs']) == 3
+  assert written['about'] == {**made.about, 'noise_seed': 4}
+  for name, value in written['about'].items():
+    assert f'{name} {value}' in printed
+
+
+def test_other_noise_is_written_to_other_files(workdir):
+  noises = [
+    (),
+    ('--level', '0.1234567'),
+    ('--level', '0.1234568'),
+    ('--modalities', 'text'),
+    ('--modalities', 'text,image'),
+    ('--noise-seed', '1'),
+  ]
+  for kind in ((), ('--runs', '1'), ('--subsets',)):
+    folder = workdir / 'evaluations'
+    shutil.rmtree(folder, ignore_errors=True)
+    for noise in noises:
+      _evaluate(workdir, '--stage', 'text', '--corruption', 'gaussian', *kind, *noise)
+    assert len(list(folder.glob('*.json'))) == len(noises)
 
 
 @pytest.mark.parametrize(
