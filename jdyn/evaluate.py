@@ -4,9 +4,9 @@ Prints the scores of the model, of each path alone and of their average, with 95
 intervals over seeds, and writes scores (JSON), predictions (.npz) and one record per
 example and seed (CSV) to W/evaluations. With --budget, --batch-size or --policy it
 also says what an example costs. --subsets prints a line of scores for every set of
-modalities that examples may have instead, --runs one over several noise seeds. --time
-measures batches of the main model
-instead, writes W/latency.json and adds it to W/report.html.
+modalities that examples may have instead, --runs one over several noise seeds.
+Examples that lack what the model needs are left out. --time measures batches of the
+main model instead, writes W/latency.json and adds it to W/report.html.
 """
 
 import argparse
@@ -22,6 +22,11 @@ _OF_EXAMPLES = ('stage', 'split', 'root', 'corruption', *_OF_NOISE)
 
 BATCH_SIZE = 128
 """Examples per batch where times are measured and no other size is given."""
+
+WHOLE_PATHS = (
+  'MACs are those of whole paths: a path is run with zeros for what is absent.'
+)
+"""Said of gated models where modalities are absent."""
 
 CORRUPTIONS = """\
 drop_steps, gaussian, mask, missing, pixel_gaussian, relative_gaussian, salt_pepper,
@@ -121,16 +126,15 @@ def _evaluate(options: argparse.Namespace) -> None:
   in_ms = options.budget and parse_budget(options.budget).unit == 'ms'
   run = TrainedRun(options.workdir, options.stage)
   dataset = run.dataset(options.root)
-  noise = _noise(options)
+  noise, present = _noise(options), _names(options.present) or None
   budget, times = options.budget or None, None
   if in_ms or options.batch_size or options.policy:
-    examples = run.examples(dataset, options.split, noise)
-    budget, times = _measured(run, dataset, examples, options)
-  present = _names(options.present) or None
+    examples = run.judged(run.examples(dataset, options.split, noise), present)
+    valid = run.judged(dataset.splits['valid'], present)
+    budget, times = _measured(run, valid, examples, options)
   predictions = run.evaluate(dataset, options.split, noise, budget, present)
-  costs = run.stage.costs
-  total = run.macs_with(present) if present else costs.total
-  scores = score_all(predictions, run.stage.task, costs.paths, total)
+  costs = run.costs_with(present)
+  scores = score_all(predictions, run.stage.task, costs.paths, costs.total)
   name = _name(options)
   if present:
     name += f'_present_{"+".join(sorted(present))}'
@@ -144,7 +148,9 @@ def _evaluate(options: argparse.Namespace) -> None:
   write_records(others[1], predictions, run.seeds, run.stage.task)
   write_sealed(folder / f'{name}.json', {'about': about, **scores}, others)
   print(f'{_title(predictions.about)}; n = {scores["n"]}')
-  print(as_text(score_table(scores, costs.paths, total)))
+  if present and run.conditional:
+    print(WHOLE_PATHS)
+  print(as_text(score_table(scores, costs.paths, costs.total)))
   if warning := convergence_warning({options.split: predictions}):
     print(warning)
   if budget is not None:
@@ -186,9 +192,9 @@ def _title(about: Mapping[str, Any]) -> str:
 
 
 def _subsets(options: argparse.Namespace) -> None:
-  """Scores with every set of modalities that a model can judge by."""
+  """Scores with every set of modalities by which a model can judge some examples."""
   from jdyn.data.sealed import write_sealed
-  from jdyn.evaluators.attendance import can_judge, subsets
+  from jdyn.evaluators.attendance import judgeable, subsets
   from jdyn.evaluators.predictions import score_all
   from jdyn.evaluators.tables import as_text, subset_table
   from jdyn.inference import TrainedRun
@@ -196,20 +202,23 @@ def _subsets(options: argparse.Namespace) -> None:
 
   run = TrainedRun(options.workdir, options.stage)
   dataset, model = run.dataset(options.root), run.stage.model
-  found = {}
-  for present in subsets(input_names(model)):
-    if can_judge(model, present):
-      macs = run.macs_with(present)
-      predictions = run.evaluate(
-        dataset, options.split, _noise(options), present=present
-      )
-      found[', '.join(present)] = score_all(predictions, run.stage.task, {}, macs)
-  about = {k: value for k, value in predictions.about.items() if k != 'present'}
+  examples, names, found = run.examples(dataset, options.split), input_names(model), {}
+  sets = [s for s in subsets(names) if judgeable(model, examples.only(s)).any()]
+  for present in sets or [names]:  # Without a set, evaluation says why.
+    predictions = run.evaluate(dataset, options.split, _noise(options), present=present)
+    costs = run.costs_with(present)
+    scores = score_all(predictions, run.stage.task, costs.paths, costs.total)
+    found[', '.join(present)] = scores
+  of_set = ('present', 'left_out')
+  about = {k: value for k, value in predictions.about.items() if k not in of_set}
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
   file = folder / f'{_name(options)}_subsets.json'
   write_sealed(file, {'about': about, 'subsets': found})
-  print(f'{_title(about)}; n = {len(predictions.ids)}')
+  sizes = {scores['n'] for scores in found.values()}
+  print(_title(about) + (f'; n = {sizes.pop()}' if len(sizes) == 1 else ''))
+  if run.conditional and len(found) > 1:
+    print(WHOLE_PATHS)
   print(as_text(subset_table(found)))
   print(f'Written: {file}')
 
@@ -244,14 +253,13 @@ def _runs(options: argparse.Namespace) -> None:
   print(f'Written: {folder / name}.json')
 
 
-def _measured(run, dataset, examples, options) -> tuple[float | None, dict[str, Any]]:
+def _measured(run, valid, examples, options) -> tuple[float | None, dict[str, Any]]:
   """The budget in MACs, and what an example takes within it."""
   from jdyn.evaluators.budget import parse_budget
   from jdyn.evaluators.latency import device_name
   from jdyn.inference import BATCHES
 
   size = options.batch_size or min(BATCH_SIZE, len(examples))
-  valid = dataset.splits['valid']
   timed = valid if len(valid) >= size else examples
   batches = list(itertools.islice(run.batches(timed, size), BATCHES))
   policy = options.policy or 'auto'

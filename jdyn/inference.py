@@ -14,12 +14,12 @@ from jax.export import Exported, export
 from ml_collections import ConfigDict
 
 from jdyn import build
-from jdyn.cost import count_macs
+from jdyn.cost import count_macs, path_macs
 from jdyn.data.corruptions import Noise, Reference, corrupt, measure, touched
 from jdyn.data.dataset import DataError, Dataset, DataSpec, Split
 from jdyn.data.load import load as load_data
 from jdyn.data.rows import FileRows, SplitRows
-from jdyn.evaluators.attendance import by_presence, check_judges
+from jdyn.evaluators.attendance import by_presence, check_judges, judgeable, judged
 from jdyn.evaluators.budget import (
   Dial,
   at_budget,
@@ -96,6 +96,11 @@ class TrainedRun:
         self.stage.model.apply(v, inputs, train=False, hparams=hparams), hidden=None
       )
     )
+
+  @property
+  def conditional(self) -> bool:
+    """Whether `predict` runs one path per example, which a gate chooses."""
+    return self._dispatcher is not None
 
   def predict(
     self,
@@ -277,15 +282,19 @@ class TrainedRun:
   def batches(self, split: Split, batch_size: int) -> Iterator[Modalities]:
     """The full batches of a split, in its order, on the device.
 
+    Modalities that the split lacks are not among the inputs, nor are their masks.
+
     Raises:
       ValueError: the split does not fill one batch.
     """
     if not 1 <= batch_size <= len(split):
       raise ValueError(f'batch_size={batch_size}; the split has {len(split)} examples.')
     rows = np.arange(len(split) // batch_size * batch_size)
-    names = input_names(self.stage.model)
+    names = [name for name in input_names(self.stage.model) if name in split.inputs]
+    masks = [key for key in map(present_key, names) if key in split.inputs]
     for part in rows.reshape(-1, batch_size):
-      yield jax.device_put(SplitRows(split, part).read(names))
+      batch = SplitRows(split, part).read(names)
+      yield jax.device_put({name: batch[name] for name in (*names, *masks)})
 
   def fastest(self, inputs: Modalities, seed: int | None = None) -> str:
     """The policy that `auto` picks for batches like this one, measured now."""
@@ -421,6 +430,28 @@ class TrainedRun:
       return examples
     return corrupt(examples, noise, self._references(dataset, noise))
 
+  def judged(self, split: Split, present: Sequence[str] | None = None) -> Split:
+    """The examples that the model can judge by what they have: what is evaluated.
+
+    Args:
+      split: of the dataset, corrupted or not.
+      present: the modalities that its examples have at most; None for all.
+
+    Raises:
+      ValueError: unknown modality, or the model can judge none of the examples.
+    """
+    if present is not None:
+      self._check_present(present)
+      split = split.only(present)
+    if not judgeable(self.stage.model, split).any():
+      given = sorted(set(split.inputs) & set(self._spec.modalities))
+      raise ValueError(
+        f'present/<modality> of the data leaves none of the {len(split)} examples with '
+        f'enough of {given} for the model of stage {self.stage.name!r}. Let more '
+        'modalities be present, or take another split or stage.'
+      )
+    return judged(self.stage.model, split)
+
   def touched(
     self, dataset: Dataset, split: str, noise: Noise
   ) -> dict[str, np.ndarray]:
@@ -442,16 +473,19 @@ class TrainedRun:
   ) -> Predictions:
     """Predictions of all seeds on a split, corrupted or not.
 
+    Examples that lack what the model needs are left out; `about` says how many.
+
     Args:
       dataset: from `dataset()`.
       split: as `examples` takes it.
       noise: as there; it is noted in `about`.
       budget: MACs per example, as '5M' or 5e6; None leaves the choice to the gate.
-      present: the modalities that the examples have; None for all.
+      present: the modalities that the examples have at most; None for all.
 
     Raises:
       ValueError: as `examples`; or the budget is not in MACs, out of reach, or the
-        model has nothing to choose, or cannot judge without the other modalities.
+        model has nothing to choose, or cannot judge without the other modalities, or
+        no example is left.
     """
     if budget is not None:
       self._check_conditional()
@@ -462,13 +496,13 @@ class TrainedRun:
           '`TrainedRun.macs` tells how many these are.'
         )
       check_budget(budget, self._prices)
-    examples = self.examples(dataset, split, noise)
+    given = self.examples(dataset, split, noise)
+    examples = self.judged(given, present)
     about = {'stage': self.stage.name, 'split': split, 'origin': dataset.origin}
     if present is not None:
-      present = _known(dataset, present)
-      check_judges(self.stage.model, present)
-      examples = examples.only(present)
       about |= {'present': sorted(present)}
+    if left_out := len(given) - len(examples):
+      about |= {'left_out': left_out}
     if noise:
       about |= {
         'corruption': noise.name,
@@ -491,17 +525,51 @@ class TrainedRun:
     valid = read_predictions(self._folder, 'valid')
     return at_budget(valid, predictions, self._prices, budget)
 
-  def macs_with(self, present: Sequence[str]) -> int:
+  def costs_with(self, present: Sequence[str] | None = None) -> build.Costs:
     """Multiply-accumulates of an example that has only these modalities.
 
+    They are of what `predict` computes. What reads an absent modality alone costs
+    nothing, but where a gate chooses one path, the path is run whole, with zeros for
+    what is absent: these costs, and so a budget, are the same whatever is present.
+
+    Args:
+      present: the modalities; None for all.
+
     Raises:
-      ValueError: the model cannot judge it.
+      ValueError: unknown modality, or the model cannot judge by these alone.
     """
-    check_judges(self.stage.model, present)
+    costs = self.stage.costs
+    if present is None:
+      return costs
+    self._check_present(present)
+    if self.conditional:
+      return costs
     example = build.example_inputs(self._spec)
-    return count_macs(
-      self._apply, *self._model(None), {name: example[name] for name in present}
+    inputs = {name: example[name] for name in present}
+    model = self._model(None)
+    return dataclasses.replace(
+      costs,
+      total=count_macs(self._apply, *model, inputs),
+      paths=path_macs(None, {p: self._follow(p) for p in costs.paths}, model, inputs),
     )
+
+  def _follow(self, path: str):
+    """What runs the gate and one path."""
+
+    def run(model, inputs):
+      variables, hparams = model
+      return self.stage.model.apply(
+        variables, path, inputs, train=False, hparams=hparams, method='follow'
+      )
+
+    return run
+
+  def _check_present(self, present: Sequence[str]) -> None:
+    """That these are modalities, and enough for the model."""
+    known = sorted(self._spec.modalities)
+    if unknown := sorted(set(present) - set(known)):
+      raise ValueError(f'Unknown modality {unknown[0]!r}; expected {known}.')
+    check_judges(self.stage.model, present)
 
   def _references(self, dataset: Dataset, noise: Noise) -> Mapping[str, Reference]:
     """Of the modalities that are to be corrupted; measured once for all noise."""
@@ -660,14 +728,6 @@ def _find_split(dataset: Dataset, split: str) -> Split:
   if split not in dataset.splits:
     raise ValueError(f'Unknown split {split!r}; expected {sorted(dataset.splits)}.')
   return dataset.splits[split]
-
-
-def _known(dataset: Dataset, names: Sequence[str]) -> Sequence[str]:
-  if unknown := sorted(set(names) - set(dataset.spec.modalities)):
-    raise ValueError(
-      f'Unknown modality {unknown[0]!r}; expected {sorted(dataset.spec.modalities)}.'
-    )
-  return names
 
 
 def _modalities(dataset: Dataset, noise: Noise) -> tuple[str, ...]:

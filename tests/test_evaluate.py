@@ -1,13 +1,16 @@
 """The command that evaluates: scores, a budget in either unit, and measured times."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from configs import base
 from jdyn import evaluate, inference
 from jdyn.data.corruptions import CORRUPTIONS, PRESETS, Noise
 from jdyn.data.dataset import Dataset
@@ -16,6 +19,7 @@ from jdyn.evaluators.predictions import Predictions
 from jdyn.inference import TrainedRun
 from jdyn.ops import dispatcher
 from tests import toys
+from tests.sealing import rewrite
 
 pytestmark = pytest.mark.usefixtures('compile_fast')
 
@@ -392,3 +396,159 @@ def test_runs_need_a_corruption_and_nothing_else(more, message, capsys):
   with pytest.raises(SystemExit):
     evaluate.main(['--workdir', 'nowhere', *more])
   assert message in capsys.readouterr().err
+
+
+HAS_TEXT = np.arange(160) % 3 > 0
+
+
+def _masked(has_text=HAS_TEXT):
+  """The data, of which some examples lack the text."""
+  splits = {}
+  for name, split in DATASET.splits.items():
+    mask = np.resize(has_text, len(split))
+    text = np.where(mask[:, None], split.inputs['text'], 0)
+    inputs = {**split.inputs, 'text': text, 'present/text': mask}
+    splits[name] = dataclasses.replace(split, inputs=inputs)
+  return dataclasses.replace(DATASET, splits=splits)
+
+
+def _only_text(monkeypatch, has_text=HAS_TEXT):
+  monkeypatch.setattr(TrainedRun, 'dataset', lambda self, root: _masked(has_text))
+
+
+@pytest.fixture
+def tolerant(train, finished, monkeypatch):
+  """A gate that reads the image, and a stage `dear` that does with any of its two."""
+  if 'tolerant' not in finished:
+    confident = toys.MODELS['decision_fusion-confident']
+    models = dict(image=toys.unimodal('image'), dear=confident)
+    config = toys.config({**toys.gated(models, 'image'), 'experts': {}}, epochs=1)
+    for path, model in models.items():
+      config.experts[path] = base.stage(ConfigDict(model))
+      config.experts[path].batch_size, config.experts[path].epochs = 8, 1
+    finished['tolerant'] = train(config, 'tolerant', DATASET)
+  _only_text(monkeypatch)
+  return finished['tolerant']
+
+
+def test_examples_that_lack_what_the_model_needs_are_left_out(
+  workdir, clock, monkeypatch, capsys
+):
+  whole = TrainedRun(workdir, 'text').evaluate(DATASET)
+  _only_text(monkeypatch)
+  _evaluate(workdir, '--stage', 'text', '--batch-size', '8')
+  saved = Predictions.load(workdir / 'evaluations/text_test.npz')
+  np.testing.assert_array_equal(saved.ids, whole.ids[HAS_TEXT])
+  np.testing.assert_allclose(saved.logits, whole.logits[:, HAS_TEXT], atol=1e-5)
+  assert _written(workdir, 'text_test')['about']['left_out'] == (~HAS_TEXT).sum()
+  assert (
+    f'left_out {(~HAS_TEXT).sum()}; n = {HAS_TEXT.sum()}' in capsys.readouterr().out
+  )
+  np.testing.assert_array_equal(clock[0][0].ids, saved.ids)
+
+
+@pytest.mark.parametrize('more', [(), ('--present', 'text'), ('--subsets',)])
+def test_a_split_of_which_nothing_is_left_is_refused(
+  workdir, monkeypatch, capsys, more
+):
+  _only_text(monkeypatch, np.zeros(1, bool))
+  with pytest.raises(SystemExit):
+    _evaluate(workdir, '--stage', 'text', *more)
+  error = capsys.readouterr().err
+  assert "leaves none of the 160 examples with enough of ['" in error
+
+
+def test_every_set_of_modalities_is_scored_on_those_it_suffices_for(tolerant, capsys):
+  noise = ('--corruption', 'gaussian', '--level', '1', '--modalities', 'image')
+  _evaluate(tolerant, '--stage', 'dear', '--subsets', *noise)
+  written = _written(tolerant, 'dear_test_gaussian_1_image_subsets')
+  found = written['subsets']
+  sizes = {name: scores['n'] for name, scores in found.items()}
+  assert sizes == {'image, text': 160, 'image': 160, 'text': HAS_TEXT.sum()}
+  run, noise = TrainedRun(tolerant, 'dear'), Noise('gaussian', 1.0, ('image',), 0)
+  for name, scores in found.items():
+    made = run.evaluate(_masked(), 'test', noise, present=name.split(', '))
+    accuracy = (made.logits.argmax(-1) == made.label).mean(axis=1)
+    assert scores['model']['accuracy'] == pytest.approx(accuracy.tolist())
+  macs = {name: scores['macs'][0] for name, scores in found.items()}
+  assert macs['image, text'] == run.stage.costs.total > macs['image'] > macs['text'] > 0
+  title, header, *rows = capsys.readouterr().out.splitlines()
+  assert written['about']['corruption'] == 'gaussian'
+  assert written['about']['modalities'] == ['image']
+  assert 'corruption gaussian, level 1.0' in title
+  assert not {'n', 'present', 'left_out'} & {*title.split(), *written['about']}
+  assert header.split()[:3] == ['present', 'n', 'MACs']
+  assert rows[2].split()[:2] == ['text', f'{HAS_TEXT.sum()}']
+
+
+def test_sets_of_one_size_need_no_column_for_it(tolerant, monkeypatch, capsys):
+  monkeypatch.setattr(TrainedRun, 'dataset', lambda self, root: DATASET)
+  _evaluate(tolerant, '--stage', 'dear', '--subsets')
+  title, header, *_ = capsys.readouterr().out.splitlines()
+  assert title.endswith('; n = 160')
+  assert header.split()[:2] == ['present', 'MACs']
+
+
+def test_a_gate_costs_the_same_by_either_table_and_by_what_predict_runs(
+  tolerant, capsys
+):
+  _evaluate(tolerant, '--subsets')
+  _evaluate(tolerant, '--present', 'image')
+  assert capsys.readouterr().out.count(evaluate.WHOLE_PATHS) == 2
+  row = _written(tolerant, 'main_test_subsets')['subsets']['image']
+  alone = _written(tolerant, 'main_test_present_image')
+  assert {**alone, **row} == alone
+  run = TrainedRun(tolerant)
+  outputs = run.predict({'image': DATASET.splits['test'].inputs['image']})
+  paths = run.stage.costs.paths
+  spent = sum(cost * outputs.weights[path].mean() for path, cost in paths.items())
+  assert row['macs'] == pytest.approx([spent])
+
+
+def test_a_soft_gate_costs_what_can_be_computed(tolerant, tmp_path):
+  soft = tmp_path / 'soft'
+  shutil.copytree(tolerant, soft)
+  result = soft / 'stages' / 'main' / 'result.json'
+  rewrite(result, lambda found: found['hparams'].update(gate_hard=[False]))
+  run = TrainedRun(soft)
+  left, whole = run.costs_with(['image']), run.costs_with()
+  assert whole == run.stage.costs == run.costs_with(['image', 'text', 'audio'])
+  assert left.paths['image'] == whole.paths['image'] < left.paths['dear']
+  assert left.paths['dear'] < whole.paths['dear']
+  assert left.total < whole.total
+
+
+def test_what_is_present_is_what_is_timed(tolerant, clock, monkeypatch):
+  which, asked, macs = ('--present', 'image'), [], TrainedRun.macs
+
+  def spy(self, budget, batches, *options):
+    asked.append(batches)
+    return macs(self, budget, batches, *options)
+
+  monkeypatch.setattr(TrainedRun, 'macs', spy)
+  _evaluate(tolerant, *which, '--budget', '1.5ms', '--batch-size', '8')
+  split = clock[0][0]
+  assert set(split.inputs) == {'image', 'present/text'}
+  assert [set(batch) for batch in asked[0]] == [{'image'}] * 8
+  run = TrainedRun(tolerant)
+  written = _written(tolerant, 'main_test_present_image_budget_1.5ms')
+  low, high = sorted(run.stage.costs.paths.values())
+  assert written['macs'] == pytest.approx([low + 0.25 * (high - low)], rel=0.05)
+  batches = list(run.batches(split, 80))
+  seen = np.concatenate([run.predict(batch).logits for batch in batches])
+  want = run.evaluate(_masked(), present=['image']).logits[0]
+  np.testing.assert_allclose(seen, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('present', 'message'),
+  [
+    (['image', 'bogus'], "Unknown modality 'bogus'; expected"),
+    (['audio'], "lacks the modality 'image'"),
+  ],
+)
+def test_what_may_be_present_is_checked(tolerant, present, message):
+  run = TrainedRun(tolerant)
+  for call in (run.costs_with, lambda names: run.evaluate(DATASET, present=names)):
+    with pytest.raises(ValueError, match=message):
+      call(present)

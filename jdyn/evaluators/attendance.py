@@ -35,11 +35,17 @@ def check_judges(model: nn.Module, names: Sequence[str]) -> None:
     )
 
 
-def judged(model: nn.Module, split: Split) -> Split:
-  """The examples of a split that have what a model needs."""
+def judgeable(model: nn.Module, split: Split) -> np.ndarray:
+  """`bool[N]`: the examples of a split that have what a model needs."""
   masks = {name: mask for name, mask in split.inputs.items() if is_mask(name)}
   rows = model.available(dict.fromkeys(split.inputs) | masks)
-  return split if rows is True else split.select(np.flatnonzero(rows))
+  return np.broadcast_to(rows, len(split))
+
+
+def judged(model: nn.Module, split: Split) -> Split:
+  """The examples of a split that have what a model needs."""
+  rows = judgeable(model, split)
+  return split if rows.all() else split.select(np.flatnonzero(rows))
 
 
 def by_presence(

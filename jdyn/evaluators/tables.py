@@ -40,14 +40,17 @@ def score_table(
 def subset_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
   """Scores by the modalities that are there: the header first, then a line per set.
 
+  A column `n` has the numbers of examples, where they are not the same for all sets.
+
   Args:
     found: from `score_all`, by the names of the modalities.
   """
-  tables = {name: score_table(scores, {}, 0) for name, scores in found.items()}
-  header = next(iter(tables.values()))[0]
-  return [['present', *header[1:]]] + [
-    [name, *table[1][1:]] for name, table in tables.items()
-  ]
+  sizes = {name: scores['n'] for name, scores in found.items()}
+  differ, rows = len(set(sizes.values())) > 1, []
+  for name, scores in found.items():
+    header, row, *_ = score_table(scores, {}, 0)
+    rows.append([name, *([f'{sizes[name]:,}'] if differ else []), *row[1:]])
+  return [['present', *(['n'] if differ else []), *header[1:]], *rows]
 
 
 def runs_table(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
