@@ -3,9 +3,9 @@
 Command: python -m jdyn.train --config configs/arrays_dyn.py --config.data.root=DIR
 Score: yours.
 
-DIR holds `data.npz` (see docs/your_data.md). Here `table` is an array `[N, D]` that is always at
-hand and `sensor` a sequence `[N, T, D]` that costs something to look at; put your own
-modalities in their place.
+DIR holds `data.npz` (see docs/your_data.md). Here `table` is an array `[N, D]` that is
+always at hand and `sensor` a sequence `[N, T, D]` that costs something to look at; put
+your own modalities in their place.
 """
 
 from configs import base

@@ -14,7 +14,7 @@ FOLDER = ROOT / 'notebooks'
 SMALL = {
   'equilibrium': {'epochs': 1},
   'quickstart': {'epochs': 1},
-  'segmentation': {'epochs': 1, 'gate_epochs': 1},
+  'segmentation': {'epochs': 1},
   'your_data': {'epochs': 1},
 }
 """By notebook, what its cell `parameters` says in the test."""

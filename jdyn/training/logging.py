@@ -100,7 +100,7 @@ class Progress:
   """A line with loss, score, examples per second and time left.
 
   On a terminal it is rewritten in place; elsewhere there is a line per epoch. The
-  clock starts at the first line, when what compiles has been compiled.
+  clock starts at the end of the first epoch, when all has been compiled.
   """
 
   def __init__(self, stage: str, total_steps: int, batch: int):
@@ -115,7 +115,8 @@ class Progress:
     """Shows where training is."""
     line = f'[{self._stage}] {text}'
     if self._first is None:
-      self._first = step, time.monotonic()
+      if epoch_done:
+        self._first = step, time.monotonic()
     else:
       done = step - self._first[0]
       elapsed = max(time.monotonic() - self._first[1], 1e-6)

@@ -80,7 +80,7 @@ def test_a_log_without_a_checkpoint_begins_anew(tmp_path):
   assert [line['step'] for line in lines] == [1]
 
 
-@pytest.mark.parametrize(('live', 'lines'), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(('live', 'lines'), [(False, 2), (True, 3)])
 def test_progress_shows_throughput_and_the_time_left(monkeypatch, live, lines):
   now = [100.0]
   monkeypatch.setattr('time.monotonic', lambda: now[0])
@@ -89,7 +89,8 @@ def test_progress_shows_throughput_and_the_time_left(monkeypatch, live, lines):
   monkeypatch.setattr(sys, 'stderr', stream)
   progress = Progress('gate', total_steps=7300, batch=64)
   now[0] += 30  # Compiles.
-  progress.show(100, 'loss 1.0', epoch_done=False)
+  progress.show(99, 'loss 1.1', epoch_done=False)
+  progress.show(100, 'loss 1.0', epoch_done=True)
   now[0] += 10
   progress.show(200, 'loss 0.5', epoch_done=True)
   progress.close()
