@@ -261,10 +261,11 @@ def removed(folders: Folders) -> str:
   if folders.chance.random() < 0.5:
     while workdir.exists():
       shutil.rmtree(workdir, ignore_errors=True)
-  else:
-    workdir.rename(folders.folder / f'{workdir.name}_gone')
-    workdir.mkdir()
-    (workdir / 'notes.txt').write_text('of somebody else')
+    # While files go one by one, a save may miss its own before the folder is gone.
+    return _vanished(process, workdir, '.*could not be saved: FileNotFoundError')
+  workdir.rename(folders.folder / f'{workdir.name}_gone')
+  workdir.mkdir()
+  (workdir / 'notes.txt').write_text('of somebody else')
   return _vanished(process, workdir)
 
 
@@ -290,8 +291,9 @@ def unmounted(folders: Folders) -> str:
     return _vanished(process, workdir)
 
 
-def _vanished(process: Process, workdir: Path) -> str:
-  return refused(process, f'^error: {re.escape(str(workdir))} was removed or replaced')
+def _vanished(process: Process, workdir: Path, otherwise: str = '(?!)') -> str:
+  gone = f' was removed or replaced|{otherwise}'
+  return refused(process, f'^error: {re.escape(str(workdir))}({gone})')
 
 
 def clock_jumps(folders: Folders) -> str:
