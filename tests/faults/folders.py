@@ -30,6 +30,7 @@ from tests.faults.table import Row
 SETTING = Setting()
 DAY = 86400.0
 _TAKEN = 'Another process is running'
+_FILE_GONE = '.*could not be saved: .*(No such file|NOT_FOUND)'
 
 
 class Folders:
@@ -262,7 +263,7 @@ def removed(folders: Folders) -> str:
     while workdir.exists():
       shutil.rmtree(workdir, ignore_errors=True)
     # While files go one by one, a save may miss its own before the folder is gone.
-    return _vanished(process, workdir, '.*could not be saved: FileNotFoundError')
+    return _vanished(process, workdir, _FILE_GONE)
   workdir.rename(folders.folder / f'{workdir.name}_gone')
   workdir.mkdir()
   (workdir / 'notes.txt').write_text('of somebody else')
