@@ -40,10 +40,11 @@ def test_so_does_one_on_four_devices_that_waits_for_its_checkpoints(tmp_path, ch
   runner, _ = kills.undisturbed()
   whole, waits = tmp_path / 'whole', dataclasses.replace(FOUR, background=False)
   runner.finish(whole, FOUR)
-  found = kills.disturb(
-    runner, tmp_path / 'run', waits, whole, chance, None, (kills.kill_in_a_save,)
-  )
-  assert [wrong for _, wrong in found] == ['']
+  # The first is within the first half; behind the second's moment may be no save.
+  faults = (kills.kill_in_a_save,) * 2
+  found = kills.disturb(runner, tmp_path / 'run', waits, whole, chance, None, faults)
+  assert found
+  assert [wrong for _, wrong in found if wrong] == []
 
 
 def test_the_comparison_sees_a_single_number(tmp_path):
