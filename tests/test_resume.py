@@ -33,7 +33,7 @@ def test_a_disturbed_run_ends_as_one_that_was_not(tmp_path, chance):
   )
   found = kills.disturb(runner, tmp_path / 'run', ONE, whole, chance, None, faults)
   assert [wrong for _, wrong in found if wrong] == []
-  assert len(found) >= 2  # Chance may let it come to its end before the last ones.
+  assert found  # Chance may let it come to its end before the others.
 
 
 def test_so_does_one_on_four_devices_that_waits_for_its_checkpoints(tmp_path, chance):
