@@ -608,7 +608,7 @@ class TrainedRun:
     here = [name for name in names if name in has]
     check_judges(self.stage.model, here)
     if not isinstance(inputs, Mapping):
-      if self._dispatcher is not None and (lacking := sorted({*names} - {*here})):
+      if self.conditional and (lacking := sorted({*names} - {*here})):
         raise ValueError(
           f'inputs: the reader lacks {lacking[0]!r}. Let it give zeros, and in '
           f'{present_key(lacking[0])!r} a mask of False.'
@@ -627,7 +627,7 @@ class TrainedRun:
         )
     keys = [key for key in map(present_key, here) if key in inputs]
     given = {name: inputs[name] for name in (*here, *keys)}
-    if self._dispatcher is not None and len(here) < len(names):
+    if self.conditional and len(here) < len(names):
       # A program that chooses what to read has a place for everything.
       size = FileRows(given, known).size
       example = build.example_inputs(self._spec)
