@@ -106,6 +106,9 @@ def _backward(strides, padding, precision, saved, cotangent):
     return _convolve_small.fun(x, kernel, strides, padding, precision)
 
   (image,) = jax.vjp(of_image, x)[1](cotangent)
+  # XLA for CPU lays images out for the product below as soon as it can, in the forward
+  # pass, and keeps them all until here. So they wait for the cotangent.
+  x = x + 0 * cotangent[0, 0, 0, 0]
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   rows, columns = (
     [slice(first, first + (size - 1) * stride + 1, stride) for first in range(side)]
@@ -116,8 +119,9 @@ def _backward(strides, padding, precision, saved, cotangent):
   # All pixels of the kernel side by side: the cotangent is read, and laid out, once.
   seen = [padded[:, row, column] for row in rows for column in columns]
   seen = jnp.concatenate(seen, axis=-1)
-  every = ((0, 1, 2), (0, 1, 2))
-  of_kernel = lax.dot_general(seen, cotangent, (every, ((), ())), precision=precision)
+  # As matrices: XLA for CPU transposes arrays of more axes before a product of them.
+  seen, cotangent = (y.reshape(-1, y.shape[-1]) for y in (seen, cotangent))
+  of_kernel = jnp.matmul(seen.T, cotangent, precision=precision)
   return image, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 

@@ -89,6 +89,32 @@ def test_convolution_and_gradients(window, strides, features):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=3e-5)
 
 
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='of XLA for CPU')
+def test_gradients_of_small_kernels_keep_one_image_for_each():
+  """The three shifted images that a product takes are not there until it is due."""
+  image = jnp.ones((2, 16, 16, 8))
+
+  def kept(count):
+    def loss(kernels):
+      y = image
+      for kernel in kernels:
+        y = jnp.tanh(
+          convolve(
+            y,
+            kernel,
+            (1, 1),
+            ((1, 1), (0, 0)),
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+          )
+        )
+      return y.sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower([jnp.ones((3, 1, 8, 8))] * count).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / image.nbytes
+
+  assert kept(9) - kept(5) <= 1.2 * 4
+
+
 def test_convolution_of_half_precision_stays_half():
   x, kernel = (y.astype(jnp.bfloat16) for y in (_image(1, 4, 4, 2), _image(3, 1, 2, 2)))
   gradients = jax.grad(
