@@ -9,9 +9,11 @@ them both run on the CPU, in float32, with the same weights, images and labels; 
 they compute the same is checked first. Images have 480 x 640 pixels, and 40 classes.
 
 - `exit k`: both stems, the gate, the stages of the depth encoder up to the k-th, and
-  the rest of the network. The original has no such function: its modules are called
-  one after another, without those that the exit does not need. `published` is its own
-  `forward`, which computes every stage for every exit.
+  the rest of the network, as `predict` runs it if the gate sends all examples there:
+  by `--policy` where there are several, by `switch` where there is one. The original
+  has no such function: its modules are called one after another, without those that
+  the exit does not need. `published` is its own `forward`, which computes every stage
+  for every exit.
 - `train`: a step with the losses of four scales, the straight-through gate and SGD,
   and the most memory that it takes. Ours is what the compiler reserves; the original's
   is the growth of its process.
@@ -51,6 +53,7 @@ from jdyn.cost import count_macs
 from jdyn.encoders.identity import Identity
 from jdyn.encoders.resnet import ResNet
 from jdyn.encoders.strided_conv import StridedConv
+from jdyn.evaluators.conditional import conditional
 from jdyn.evaluators.latency import device_name
 from jdyn.gates.learned import LearnedGate
 from jdyn.interop import esanet
@@ -72,15 +75,18 @@ class Ours:
   Args:
     backbone: one of `BACKBONES`.
     dtype: of the computation.
+    policy: of batches, from `jdyn.ops.dispatcher.POLICIES`.
     weights: the original's checkpoint; random ones if None.
   """
 
-  def __init__(self, backbone: str, dtype: str, weights: Path | None = None):
+  def __init__(
+    self, backbone: str, dtype: str, policy: str, weights: Path | None = None
+  ):
     block = BACKBONES[backbone]
     encoders = {'rgb': ResNet(block), 'depth': ResNet(block)}
     network = ESANet(encoders, CLASSES)
     self._model = GatedStages(network, LearnedGate(StridedConv(EXITS), Identity()))
-    self._dtype = dtype
+    self._dtype, self._policy = dtype, policy
     template = jax.eval_shape(
       lambda images: self._model.init(
         jax.random.key(0), images, train=False, hparams=HPARAMS
@@ -89,9 +95,8 @@ class Ours:
     )
     found = esanet.convert(weights, template) if weights else _random(template)
     self._variables = jax.tree.map(jnp.asarray, found)
-    self._exits = [
-      jax.jit(functools.partial(self._exit, number)) for number in range(EXITS)
-    ]
+    # Costs matter to budgets alone.
+    self._dispatcher = conditional(self._model, np.zeros(EXITS))
     self._sgd = optax.chain(
       optax.add_decayed_weights(1e-4), optax.sgd(1e-5, 0.9, nesterov=True)
     )
@@ -107,16 +112,24 @@ class Ours:
   def exit(self, number: int) -> dict[str, float]:
     """Times one exit; the first call compiles."""
     variables = self._cast(self._variables)
-    return _timed(lambda: self._exits[number](variables, self._images))
+    return _timed(lambda: self._exit(number, variables))
 
   def logits(self, number: int) -> jax.Array:
     """What `exit` computes."""
-    return self._exits[number](self._cast(self._variables), self._images)[0]
+    return self._exit(number, self._cast(self._variables))
 
   def macs(self) -> list[int]:
     """Multiply-accumulates of an example, by exit."""
     one = {name: image[:1] for name, image in self._images.items()}
-    return [count_macs(run, self._variables, one) for run in self._exits]
+
+    def run(number):
+      def exit(model, images):
+        gated, maps = model.route(images, train=False, hparams=HPARAMS)
+        return model.exit(number, maps, train=False).logits, gated.weights
+
+      return lambda v, images: self._model.apply(v, images, method=exit)
+
+    return [count_macs(run(number), self._variables, one) for number in range(EXITS)]
 
   def step(self) -> dict[str, float]:
     """Times a training step; the first call compiles."""
@@ -147,12 +160,12 @@ class Ours:
     params = jax.tree.map(lambda x: x.astype(self._dtype), variables['params'])
     return {**variables, 'params': params}
 
-  def _exit(self, number, variables, images):
-    def run(model, images):
-      gated, maps = model.route(images, train=False, hparams=HPARAMS)
-      return model.exit(number, maps, train=False).logits, gated.weights
-
-    return self._model.apply(variables, images, method=run)
+  def _exit(self, number, variables):
+    size = len(self._images['rgb'])
+    policy = 'switch' if size == 1 else self._policy
+    forced = np.full(size, number, np.int32)
+    model = variables, HPARAMS
+    return self._dispatcher(model, self._images, None, policy, forced)[2]
 
   def _update(self, state, images, labels):
     params, statistics, opt_state = state
@@ -361,6 +374,7 @@ def main():
   parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  parser.add_argument('--policy', default='', help='each on a CPU, ladder elsewhere')
   parser.add_argument('--json', type=Path, help='where to write the rows')
   args = parser.parse_args()
   if args.original:
@@ -391,7 +405,8 @@ def measure(args, folder: Path) -> list[dict]:
   if original:
     weights = folder / 'weights.pth'
     original.ask(what='save', path=str(weights))
-  ours = Ours(args.backbone, args.dtype, weights)
+  default = 'each' if jax.default_backend() == 'cpu' else 'ladder'
+  ours = Ours(args.backbone, args.dtype, args.policy or default, weights)
   load = os.getloadavg()[0]
   print(f'{device_name()}; {args.dtype}; {args.threads} threads; load {load:.1f}')
   rows = []

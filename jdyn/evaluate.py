@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     type=_size,
     help=f'of the batches that are timed ({BATCH_SIZE}, or the split if that is less)',
   )
-  add('--policy', help='that runs them: auto, dense, switch, ladder, buckets (auto)')
+  add(
+    '--policy', help='that runs them: auto, dense, switch, ladder, buckets, each (auto)'
+  )
   add('--time', type=_sizes, help='comma-separated batch sizes, as 1,32,128; no scores')
   options = parser.parse_args(arguments)
   if options.time and (besides := _besides(parser, options, ('time',))):

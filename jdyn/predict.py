@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   add('--out', type=Path, required=True, help='the overlay, .png or .jpg, or a folder')
   add('--labels', type=Path, help='also write classes, from 1 on, as PNG of 8 bits')
   add('--budget', help='per image, for the gate to keep to: 5M or 30ms')
-  add('--policy', default='auto', help='auto, dense, switch, ladder, buckets (auto)')
+  add(
+    '--policy', default='auto', help='auto, dense, switch, ladder, buckets, each (auto)'
+  )
   add('--seed', type=int, help='one of those of the run (the first)')
   add('--batch-size', type=int, default=1, help='images per call (%(default)s)')
   options = parser.parse_args(arguments)

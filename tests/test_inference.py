@@ -20,7 +20,7 @@ from tests.sealing import rewrite
 pytestmark = pytest.mark.usefixtures('compile_fast')
 
 SEEDS = (5, 6)
-POLICIES = ('dense', 'ladder', 'buckets', 'auto')
+POLICIES = ('dense', 'ladder', 'buckets', 'each', 'auto')
 
 
 def _dataset():
@@ -117,7 +117,7 @@ def voting(train, finished):
   return finished['voting']
 
 
-@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'each'])
 def test_a_gate_heeds_what_examples_lack(tolerant, policy):
   has_text = np.arange(7) % 3 > 0
   inputs = {**_batch(7), 'present/text': has_text}
@@ -150,7 +150,7 @@ def test_a_gate_does_without_a_modality_that_the_batch_lacks(tolerant):
     tolerant.predict({**inputs, 'present/image': np.arange(7) > 2})
 
 
-@pytest.mark.parametrize('policy', ['dense', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'buckets', 'each'])
 def test_what_stands_in_for_an_absent_modality_has_no_effect(voting, policy):
   inputs = {**_batch(7), 'present/text': np.arange(7) % 3 > 0}
   want = voting.predict(inputs, policy)

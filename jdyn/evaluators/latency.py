@@ -1,7 +1,6 @@
 """How long a gated model takes, measured on this machine."""
 
 import contextlib
-import os
 import platform
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.side_by_side import num_cores
 from jdyn.ops.timing import interleave
 
 # Times of budgets: so many between the cheapest and the dearest path, each of a stream
@@ -109,14 +109,7 @@ def device_name() -> str:
     lines = Path('/proc/cpuinfo').read_text().splitlines()
     line = next(line for line in lines if line.startswith('model name'))
     name = line.split(':', 1)[1].strip()
-  return f'{name}, {_num_cores()} cores'
-
-
-def _num_cores() -> int:
-  """Those that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+  return f'{name}, {num_cores()} cores'
 
 
 def _forced(shares: np.ndarray, size: int) -> np.ndarray:

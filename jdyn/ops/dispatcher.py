@@ -5,6 +5,8 @@ A `Dispatcher` runs what a route chose for each example under one of `POLICIES`:
 - `dense`, `switch`, `ladder`: one program each, see `jdyn.ops.dispatch`.
 - `buckets`: the route is one program; the host reads the choice, groups the rows and
   runs a program on each group, filled up to one of a few static sizes.
+- `each`: the route is one program; then every example by itself, as many at once as
+  there are cores. For a CPU, whose caches hold what one example needs and not a batch.
 - `auto`: the fastest of the policies on this machine, measured once per input shape.
 """
 
@@ -23,13 +25,15 @@ from jdyn.ops.timing import interleave
 TRACED = ('dense', 'switch', 'ladder')
 """Policies that are one program each."""
 
-POLICIES = ('auto', *TRACED, 'buckets')
+POLICIES = ('auto', *TRACED, 'buckets', 'each')
 
 # A policy may lose this share of time against dense at any mix and still be chosen.
 _TOLERANCE = 0.02
 # Of one measurement: turns of each call, the least seconds of a turn, and the seconds
 # after which no further round starts.
 _ROUNDS, _LEAST, _BUDGET = 25, 4e-3, 3.0
+# More are not worth measuring one by one: a call costs a tenth of a millisecond.
+_MOST_EACH = 128
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class Dispatcher(abc.ABC):
   def _buckets(self, variables, source: BatchSource, extra, forced):
     """The same under policy `buckets`."""
 
+  @abc.abstractmethod
+  def _each(self, variables, source: BatchSource, extra, forced):
+    """The same under policy `each`."""
+
   def __call__(
     self,
     variables: PyTree,
@@ -106,15 +114,16 @@ class Dispatcher(abc.ABC):
 
     Args:
       variables: given to the route and the paths.
-      inputs: `{name: pytree with leaves [B, ...]}`, or a `Reader`. Only `buckets` may
-        do without reading everything from a reader; `auto` is `buckets` then.
+      inputs: `{name: pytree with leaves [B, ...]}`, or a `Reader`. Only `buckets` and
+        `each` may do without reading everything from a reader; `auto` is `buckets`
+        then.
       extra: given to the route.
       policy: one of `POLICIES`.
       forced: `i32[B]`, paths chosen by the caller instead of by the route, -1 for
         `as routed`; None routes all.
 
     The results are on the device, not yet waited for, except that `buckets` may have
-    put the outputs of several paths together as NumPy arrays.
+    put the outputs of several paths together as NumPy arrays, and `each` has.
 
     Raises:
       ValueError: for an unknown policy, an empty batch, an input that is declared to
@@ -132,6 +141,8 @@ class Dispatcher(abc.ABC):
       forced = self._no_choice(source.size)
     if policy == 'buckets':
       return self._buckets(variables, source, extra, forced)
+    if policy == 'each':
+      return self._each(variables, source, extra, forced)
     arrays = source.held(self._reads) | source.read(self._reads, None)
     return self._programs[policy](variables, arrays, extra, forced)
 
@@ -162,13 +173,15 @@ class Dispatcher(abc.ABC):
     least mean time over the mixes, among the policies that at no mix are slower than
     `dense` by more than 2 % (`Measured.slowdown`); `dense` itself always qualifies.
     Candidates are `dense` and `buckets`, with `switch` for one example and `ladder`
-    for more. Inputs are arrays here, not a reader.
+    for more, and `each` for up to 128 on a CPU. Inputs are arrays here, not a reader.
     """
     size, count = BatchSource(inputs).size, self._count
     mixes = {f'path {k}': np.full(size, k, np.int32) for k in range(count)}
     if size > 1 and count > 1:
       mixes['even'] = np.arange(size, dtype=np.int32) % count
-    candidates = ('dense', 'switch' if size == 1 else 'ladder', 'buckets')
+    candidates = ['dense', 'switch' if size == 1 else 'ladder', 'buckets']
+    if 1 < size <= _MOST_EACH and jax.default_backend() == 'cpu':
+      candidates.append('each')
     times = interleave(
       {
         (p, mix): partial(self, variables, inputs, extra, p, jnp.asarray(forced))

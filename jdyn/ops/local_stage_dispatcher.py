@@ -16,6 +16,7 @@ import numpy as np
 from jdyn.ops import dispatch
 from jdyn.ops.batch_source import Inputs, PyTree, take
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.side_by_side import side_by_side
 from jdyn.ops.stage_dispatcher import Head, eighths
 
 Start = Callable[[PyTree, Inputs, PyTree], tuple[PyTree, PyTree]]
@@ -64,6 +65,7 @@ class LocalStageDispatcher(Dispatcher):
       for name, other in _OTHERWISE.items()
     }
     self._end_program = jax.jit(self._ended)
+    self._row_program = jax.jit(self._of_row)
 
   def _walk(self, streams, forced, xp, run, main, move):
     """What `_ended` takes, each with the rows that it is of.
@@ -103,7 +105,12 @@ class LocalStageDispatcher(Dispatcher):
     return unsorted(exits).astype(jnp.int32), shared, outputs
 
   def _traced(self, policy, variables, inputs, extra, forced):
-    streams = self._start(variables, inputs, extra)
+    return self._staged(
+      policy, variables, self._start(variables, inputs, extra), forced
+    )
+
+  def _staged(self, policy, variables, streams, forced):
+    """The results of a call, from the streams in front of the first stage on."""
     size = jax.tree.leaves(streams)[0].shape[0]
     if policy == 'switch' and size > 1:
       raise ValueError(f'switch takes one example, not {size}: use ladder (or dense).')
@@ -121,6 +128,18 @@ class LocalStageDispatcher(Dispatcher):
 
     walked = self._walk(streams, forced, jnp, run, main, take)
     return self._ended(variables, *walked)
+
+  def _of_row(self, variables, streams, forced, row):
+    streams, forced = take((streams, forced), row[None])
+    return self._staged('switch', variables, streams, forced)
+
+  def _each(self, variables, source, extra, forced):
+    streams = self._start_program(variables, source.hold(None), extra)
+
+    def run(row):
+      return self._row_program(variables, streams, forced, np.int32(row))
+
+    return side_by_side(run, source.size)
 
   def _buckets(self, variables, source, extra, forced):
     streams = self._start_program(variables, source.hold(None), extra)

@@ -8,6 +8,7 @@ import numpy as np
 from jdyn.ops import dispatch
 from jdyn.ops.batch_source import Inputs, PyTree, take
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.side_by_side import side_by_side
 
 Route = Callable[[PyTree, Inputs, PyTree], tuple[jax.Array, PyTree]]
 Path = Callable[[PyTree, Inputs, PyTree], PyTree]
@@ -16,8 +17,8 @@ Path = Callable[[PyTree, Inputs, PyTree], PyTree]
 class PathDispatcher(Dispatcher):
   """Runs a route, and each path only on the examples that were routed to it.
 
-  With a reader, policy `buckets` reads what the route reads for all rows, and for each
-  path only what is still missing and only for its own rows.
+  With a reader, policies `buckets` and `each` read what the route reads for all rows,
+  and for each path only what is still missing and only for its own rows.
 
   Args:
     route: `(variables, inputs, extra) -> (chosen i32[B], shared)`. `shared` is a
@@ -92,6 +93,20 @@ class PathDispatcher(Dispatcher):
       lambda *parts: _scattered(groups, parts), *jax.device_get(launched)
     )
     return chosen, shared, outputs
+
+  def _each(self, variables, source, extra, forced):
+    chosen, shared = self._route_program(
+      variables, source.hold(self._route_reads), extra, forced
+    )
+    on_host = np.asarray(chosen)
+
+    def run(row):
+      number, rows = on_host[row], np.array([row])
+      reads = self._path_reads[number]
+      held, read = source.held(reads), source.read(reads, rows)
+      return self._path_programs[number](variables, held, read, shared, rows)
+
+    return chosen, shared, side_by_side(run, source.size)
 
 
 def _on_rows(path: Path) -> Callable[..., PyTree]:

@@ -11,6 +11,7 @@ the conditional is about the second stream of one stage:
   stream goes on are the first rows at every stage; see `jdyn.ops.dispatch.prefix`.
 - `buckets` does the same from the host, with a program per stage and sub-batch size
   and no conditional in it.
+- `each` decides for the batch, and runs the stages by `switch` for example by example.
 - `dense` runs everything and selects.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 from jdyn.ops import dispatch
 from jdyn.ops.batch_source import Inputs, PyTree, take
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.side_by_side import side_by_side
 
 Route = Callable[
   [PyTree, Inputs, PyTree], tuple[jax.Array, PyTree, tuple[PyTree, PyTree]]
@@ -64,6 +66,7 @@ class StageDispatcher(Dispatcher):
     ]
     self._take_program = jax.jit(take)
     self._head_program = jax.jit(self._ended)
+    self._row_program = jax.jit(self._of_row)
 
   def _routed(self, variables, inputs, extra, forced):
     chosen, shared, streams = self._route(variables, inputs, extra)
@@ -84,6 +87,10 @@ class StageDispatcher(Dispatcher):
 
   def _traced(self, policy, variables, inputs, extra, forced):
     chosen, shared, streams = self._routed(variables, inputs, extra, forced)
+    return chosen, shared, self._staged(policy, variables, streams, chosen)
+
+  def _staged(self, policy, variables, streams, chosen):
+    """The outputs of streams that leave at the chosen exits."""
     size = chosen.shape[0]
     if policy == 'switch' and size > 1:
       raise ValueError(f'switch takes one example, not {size}: use ladder (or dense).')
@@ -102,7 +109,21 @@ class StageDispatcher(Dispatcher):
       return _join_some(run, stage.join, variables, x, y)
 
     found = self._walk(take(streams, order), main, join)
-    return chosen, shared, self._ended(variables, found, order)
+    return self._ended(variables, found, order)
+
+  def _of_row(self, variables, streams, chosen, row):
+    streams, chosen = take((streams, chosen), row[None])
+    return self._staged('switch', variables, streams, chosen)
+
+  def _each(self, variables, source, extra, forced):
+    chosen, shared, streams = self._route_program(
+      variables, source.hold(None), extra, forced
+    )
+
+    def run(row):
+      return self._row_program(variables, streams, chosen, np.int32(row))
+
+    return chosen, shared, side_by_side(run, source.size)
 
   def _buckets(self, variables, source, extra, forced):
     chosen, shared, streams = self._route_program(

@@ -102,7 +102,7 @@ COMPOSITIONS = st.sets(st.integers(0, EXITS - 1), min_size=1).flatmap(
 )
 
 
-@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'each'])
 @settings(deadline=None, max_examples=20)
 @given(exits=COMPOSITIONS)
 def test_a_batch_equals_the_hard_gated_forward(policy, exits):

@@ -243,7 +243,7 @@ def _dispatcher():
   return conditional(_model(), np.arange(1.0, STAGES + 2))
 
 
-@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'switch'])
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'each', 'switch'])
 def test_what_is_conditionally_executed_equals_the_hard_forward(policy):
   expected = _forward()(_variables(), HARD)
   rows = [4] if policy == 'switch' else range(BATCH)

@@ -124,7 +124,7 @@ def test_every_policy_equals_a_loop_over_examples(policy, kind, chosen):
   assert_right(DISPATCHER(VARIABLES, given_as, EXTRA, policy), inputs, chosen)
 
 
-@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'each'])
 def test_everything_is_given_where_no_reads_are_named(policy):
   dispatcher = PathDispatcher(route, [reuse, joint, scored])
   chosen = [0, 2, 1, 1, 0, 2]
@@ -134,7 +134,7 @@ def test_everything_is_given_where_no_reads_are_named(policy):
     assert_right(result, inputs, chosen)
 
 
-@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'each'])
 def test_forced_paths_replace_the_routed_ones(policy):
   inputs = inputs_for([0, 0, 0, 1, 1, 1])
   forced = np.array([1, -1, 2, 0, -1, 2], np.int32)
@@ -147,6 +147,14 @@ def test_a_costly_input_is_read_only_for_rows_that_chose_it(policy):
   reader = Counting(inputs_for([0, 1, 0, 2, 1, 1]))
   DISPATCHER(VARIABLES, reader, EXTRA, policy)
   assert reader.log == [('cheap', None), ('costly', [1, 4, 5]), ('other', [3])]
+
+
+def test_one_by_one_a_costly_input_is_read_only_for_examples_that_chose_it():
+  reader = Counting(inputs_for([0, 1, 0, 2, 1, 1]))
+  DISPATCHER(VARIABLES, reader, EXTRA, 'each')
+  costly = [('costly', [1]), ('costly', [4]), ('costly', [5])]
+  assert reader.log[0] == ('cheap', None)
+  assert sorted(reader.log[1:]) == [*costly, ('other', [3])]
 
 
 def test_nothing_costly_is_read_when_nobody_chose_it():
@@ -202,7 +210,7 @@ def test_auto_measures_once_per_shape(monkeypatch):
   run, variables = two_paths(), jnp.eye(64)
   for size, policies, mixes in (
     (1, {'dense', 'switch', 'buckets'}, {'path 0', 'path 1'}),
-    (8, {'dense', 'ladder', 'buckets'}, {'path 0', 'path 1', 'even'}),
+    (8, {'dense', 'ladder', 'buckets', 'each'}, {'path 0', 'path 1', 'even'}),
   ):
     inputs = {'x': np.linspace(-1, 1, size * 64, dtype=np.float32).reshape(size, 64)}
     run(variables, inputs, ())
@@ -220,19 +228,20 @@ def test_auto_measures_once_per_shape(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ('ladder', 'buckets', 'expected'),
+  ('ladder', 'buckets', 'each', 'expected'),
   [
-    ((1, 4, 2), (2, 4, 3), 'ladder'),  # Both fit, and ladder has the lower mean.
-    ((2, 4, 3), (1, 4.04, 2), 'buckets'),  # A loss within the tolerance.
-    ((1, 4.2, 1), (3, 4, 3), 'buckets'),  # The lowest mean, but a loss at path 1.
-    ((1, 4.2, 1), (1, 1, 4.2), 'dense'),
-    ((4.04, 4.04, 4.04), (5, 5, 5), 'dense'),
+    ((1, 4, 2), (2, 4, 3), (5, 5, 5), 'ladder'),  # Two fit; ladder has the lower mean.
+    ((2, 4, 3), (1, 4.04, 2), (5, 5, 5), 'buckets'),  # A loss within the tolerance.
+    ((1, 4.2, 1), (3, 4, 3), (4, 4, 4), 'buckets'),  # The lowest mean, but a loss.
+    ((1, 4, 2), (2, 4, 3), (1, 3, 2), 'each'),
+    ((1, 4.2, 1), (1, 1, 4.2), (5, 1, 1), 'dense'),
+    ((4.04, 4.04, 4.04), (5, 5, 5), (5, 5, 5), 'dense'),
   ],
 )
 def test_auto_never_takes_a_policy_that_loses_at_some_mix(
-  monkeypatch, ladder, buckets, expected
+  monkeypatch, ladder, buckets, each, expected
 ):
-  fixed = {'dense': (4, 4, 4), 'ladder': ladder, 'buckets': buckets}
+  fixed = {'dense': (4, 4, 4), 'ladder': ladder, 'buckets': buckets, 'each': each}
 
   def times(calls, rounds, **_):
     mixes = ('path 0', 'path 1', 'even')
@@ -247,6 +256,17 @@ def test_auto_never_takes_a_policy_that_loses_at_some_mix(
   found = two_paths().measure((), {'x': np.zeros((4, 2))}, ())
   assert found.policy == expected
   assert found.slowdown['ladder'] == max(ladder) / 4
+
+
+@pytest.mark.parametrize(
+  ('size', 'one_by_one'), [(1, False), (128, True), (129, False)]
+)
+def test_auto_tries_few_examples_one_by_one(monkeypatch, size, one_by_one):
+  monkeypatch.setattr(
+    module, 'interleave', lambda calls, **_: dict.fromkeys(calls, 1.0)
+  )
+  found = two_paths().measure((), {'x': np.zeros((size, 2))}, ())
+  assert ('each' in found.seconds) == one_by_one
 
 
 def test_an_exported_program_keeps_the_branch():

@@ -94,7 +94,7 @@ def exits(draw):
   return draw(st.lists(st.sampled_from(used), min_size=size, max_size=size))
 
 
-@pytest.mark.parametrize('policy', ['dense', 'switch', 'ladder', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'switch', 'ladder', 'buckets', 'each'])
 @settings(deadline=None, max_examples=30)
 @given(exits=exits())
 def test_every_policy_equals_a_loop_over_examples(policy, exits):
@@ -103,7 +103,7 @@ def test_every_policy_equals_a_loop_over_examples(policy, exits):
   assert_right(DISPATCHER(VARIABLES, inputs, None, policy), inputs, exits)
 
 
-@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'each'])
 def test_forced_exits_replace_those_of_the_gates(policy):
   inputs, forced = inputs_for([0, 1, 2, 3, 0]), np.array([3, -1, 9, 0, -1], np.int32)
   result = DISPATCHER(VARIABLES, inputs, None, policy, forced)

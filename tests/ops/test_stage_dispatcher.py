@@ -101,7 +101,7 @@ def test_every_policy_equals_a_loop_over_examples(policy, exits):
   assert_right(DISPATCHER(VARIABLES, inputs, 0, policy), inputs, exits)
 
 
-@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets'])
+@pytest.mark.parametrize('policy', ['dense', 'ladder', 'buckets', 'each'])
 def test_forced_exits_replace_the_routed_ones_and_are_clamped(policy):
   inputs = inputs_for([0, 1, 2, 3, 0])
   forced = np.array([3, -1, 9, 0, -1], np.int32)
@@ -130,12 +130,20 @@ def test_a_stage_runs_on_the_smallest_rung_that_holds_those_who_go_on(
   assert sorted(seen) == expected
 
 
+def test_one_by_one_a_stage_runs_for_those_who_go_on():
+  seen, exits = [], [1, 0, 3, 0, 2]
+  inputs = inputs_for(exits)
+  assert_right(dispatcher(seen)(VARIABLES, inputs, 0, 'each'), inputs, exits)
+  jax.effects_barrier()
+  assert sorted(seen) == [(0, 1)] * 3 + [(1, 1)] * 2 + [(2, 1)]
+
+
 def test_what_is_computed_on_rows_of_others_does_not_leak():
   """The second stream is NaN behind the exit; neither filling nor selecting shows."""
   exits = np.array([0, 2, 0, 0, 0, 1, 0, 0, 3, 0, 2, 0])
   inputs = inputs_for(exits)
   inputs['x'][exits == 0, 2:] = np.nan
-  for policy in ('dense', 'ladder', 'buckets'):
+  for policy in ('dense', 'ladder', 'buckets', 'each'):
     _, _, outputs = DISPATCHER(VARIABLES, inputs, 0, policy)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs))
 
@@ -146,7 +154,8 @@ def test_auto_measures_all_ways(monkeypatch, size):
   run, inputs = dispatcher(), inputs_for([2, 0, 1, 3][:size])
   assert_right(run(VARIABLES, inputs, 0), inputs, [2, 0, 1, 3][:size])
   (found,) = run.measured.values()
-  assert set(found.seconds) == {'dense', 'buckets', 'switch' if size == 1 else 'ladder'}
+  traced = {'switch'} if size == 1 else {'ladder', 'each'}
+  assert set(found.seconds) == {'dense', 'buckets', *traced}
   for times in found.seconds.values():
     assert set(times) >= {f'path {k}' for k in range(STAGES + 1)}
 
