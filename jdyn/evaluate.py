@@ -243,7 +243,7 @@ def _runs(options: argparse.Namespace) -> None:
   print('\r', end='', file=sys.stderr)
   folder = options.workdir / 'evaluations'
   folder.mkdir(exist_ok=True)
-  name = f'{_name(options)}_runs'
+  name = f'{_name(options)}_{options.runs}_runs'
   about = {**predictions.about, 'noise_seed': noise.seed}  # The first.
   write_sealed(folder / f'{name}.json', {'about': about, 'runs': found})
   print(f'{_title(about)}; n = {found[0]["n"]}')

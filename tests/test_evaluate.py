@@ -364,7 +364,7 @@ def test_runs_repeat_a_corruption_with_other_noise(workdir, capsys):
   (line,) = (line for line in printed.splitlines() if line.startswith('accuracy'))
   want = np.mean(accuracy), np.std(accuracy), min(accuracy), max(accuracy)
   assert [float(cell) for cell in line.split()[1:]] == pytest.approx(want, abs=1e-4)
-  written = _written(workdir, 'main_test_gaussian_1_seed_4_runs')
+  written = _written(workdir, 'main_test_gaussian_1_seed_4_3_runs')
   assert len(written['runs']) == 3
   assert written['about'] == {**made.about, 'noise_seed': 4}
   for name, value in written['about'].items():
