@@ -17,7 +17,8 @@ def side_by_side(run: Callable[[int], PyTree], size: int) -> PyTree:
 
   JAX runs the programs of one thread one after another, so each is called from one of
   as many threads as there are cores. Tracing and compiling happens in one at a time:
-  the others then find the program.
+  the others then find the program. JAX's context managers, as `default_device`, hold
+  for a thread; what the caller set by them does not reach these.
 
   Args:
     run: `row -> pytree with leaves [1, ...]`.
