@@ -59,6 +59,7 @@ from jdyn.gates.learned import LearnedGate
 from jdyn.interop import esanet
 from jdyn.models.esanet import ESANet
 from jdyn.models.gated_stages import GatedStages
+from jdyn.ops.dispatcher import POLICIES
 from jdyn.ops.pixel_loss import pixel_loss
 from jdyn.typing import weighted_mean
 
@@ -374,7 +375,9 @@ def main():
   parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
-  parser.add_argument('--policy', default='', help='each on a CPU, ladder elsewhere')
+  parser.add_argument(
+    '--policy', choices=POLICIES, help='of batches: each on a CPU, ladder elsewhere'
+  )
   parser.add_argument('--json', type=Path, help='where to write the rows')
   args = parser.parse_args()
   if args.original:
