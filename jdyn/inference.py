@@ -36,6 +36,7 @@ from jdyn.evaluators.predictions import Predictions, from_outputs, path_prices
 from jdyn.evaluators.run_files import check_stage, read_json, read_predictions
 from jdyn.evaluators.stopwatch import Stopwatch
 from jdyn.models.input_names import input_names
+from jdyn.ops.cores import jit_alone
 from jdyn.ops.dispatcher import Dispatcher, Reader, input_shape
 from jdyn.ops.presence import present_key
 from jdyn.ops.timing import interleave
@@ -91,11 +92,7 @@ class TrainedRun:
       self._prices = path_prices(valid, self.stage.costs.paths)
       self._costs = path_costs(self.stage.model, self._prices)
       self._dispatcher = conditional(self.stage.model, self._costs)
-    self._apply = jax.jit(
-      lambda v, hparams, inputs: dataclasses.replace(
-        self.stage.model.apply(v, inputs, train=False, hparams=hparams), hidden=None
-      )
-    )
+    self._apply = jit_alone(self._whole)
 
   @property
   def conditional(self) -> bool:
@@ -381,7 +378,7 @@ class TrainedRun:
 
     def run(inputs):
       if self._dispatcher is None:
-        return {'logits': self._apply(*model, inputs).logits}
+        return {'logits': self._whole(*model, inputs).logits}
       program = self._dispatcher.program('switch' if batch_size == 1 else 'ladder')
       chosen, _, logits = program(model, inputs, extra)
       return {'logits': logits, 'path': chosen}
@@ -549,9 +546,14 @@ class TrainedRun:
     model = self._model(None)
     return dataclasses.replace(
       costs,
-      total=count_macs(self._apply, *model, inputs),
+      total=count_macs(self._whole, *model, inputs),
       paths=path_macs(None, {p: self._follow(p) for p in costs.paths}, model, inputs),
     )
+
+  def _whole(self, variables, hparams, inputs):
+    """All of the model."""
+    outputs = self.stage.model.apply(variables, inputs, train=False, hparams=hparams)
+    return dataclasses.replace(outputs, hidden=None)
 
   def _follow(self, path: str):
     """What runs the gate and one path."""

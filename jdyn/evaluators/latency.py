@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jdyn.ops.cores import num_cores
 from jdyn.ops.dispatcher import Dispatcher
-from jdyn.ops.side_by_side import num_cores
 from jdyn.ops.timing import interleave
 
 # Times of budgets: so many between the cheapest and the dearest path, each of a stream

@@ -15,6 +15,7 @@ import numpy as np
 
 from jdyn.ops import dispatch
 from jdyn.ops.batch_source import Inputs, PyTree, take
+from jdyn.ops.cores import jit_alone
 from jdyn.ops.dispatcher import Dispatcher
 from jdyn.ops.side_by_side import side_by_side
 from jdyn.ops.stage_dispatcher import Head, eighths
@@ -55,16 +56,16 @@ class LocalStageDispatcher(Dispatcher):
     self._start, self._stages = start, tuple(stages)
     self._share, self._head = share, head
     super().__init__(len(stages) + 1)
-    self._start_program, self._take_program = jax.jit(start), jax.jit(take)
-    self._main_programs = [jax.jit(stage.main) for stage in stages]
+    self._start_program, self._take_program = jit_alone(start), jax.jit(take)
+    self._main_programs = [jit_alone(stage.main) for stage in stages]
     self._first_programs = {
       name: [
-        jax.jit(partial(_first, getattr(stage, name), other), static_argnums=0)
+        jit_alone(partial(_first, getattr(stage, name), other), static_argnums=0)
         for stage in stages
       ]
       for name, other in _OTHERWISE.items()
     }
-    self._end_program = jax.jit(self._ended)
+    self._end_program = jit_alone(self._ended)
     self._row_program = jax.jit(self._of_row)
 
   def _walk(self, streams, forced, xp, run, main, move):

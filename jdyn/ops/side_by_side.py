@@ -1,6 +1,5 @@
 """Examples one by one, as many at once as there are cores."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -8,6 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from jdyn.ops.cores import num_cores
 
 PyTree = Any
 
@@ -34,10 +35,3 @@ def side_by_side(run: Callable[[int], PyTree], size: int) -> PyTree:
   with ThreadPoolExecutor(num_cores()) as pool:
     parts = list(pool.map(one, range(size)))
   return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
-
-
-def num_cores() -> int:
-  """Those that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jdyn.ops import side_by_side as module
-from jdyn.ops.side_by_side import num_cores, side_by_side
+from jdyn.ops.side_by_side import side_by_side
 
 
 @pytest.mark.parametrize('cores', [1, 3])
@@ -62,13 +62,3 @@ def test_an_error_of_a_row_is_the_callers(monkeypatch):
 
   with pytest.raises(ValueError, match='row 2'):
     side_by_side(run, 4)
-
-
-def test_cores_are_those_of_this_process(monkeypatch):
-  monkeypatch.setattr(
-    module.os, 'sched_getaffinity', lambda _: {0, 5, 7}, raising=False
-  )
-  assert num_cores() == 3
-  monkeypatch.delattr(module.os, 'sched_getaffinity')
-  monkeypatch.setattr(module.os, 'cpu_count', lambda: None)
-  assert num_cores() == 1
