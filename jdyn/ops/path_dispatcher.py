@@ -51,6 +51,7 @@ class PathDispatcher(Dispatcher):
     self._route_reads, self._path_reads = route_reads, path_reads
     super().__init__(len(paths), _union(route_reads, *path_reads))
     self._route_program = jit_alone(self._routed)
+    # Under `each` none has the cores alone; programs of its own would compile twice.
     self._path_programs = [jit_alone(_on_rows(path)) for path in self._paths]
 
   def _routed(self, variables, inputs, extra, forced):
