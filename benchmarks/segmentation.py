@@ -376,7 +376,7 @@ def main():
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument(
-    '--policy', choices=POLICIES, help='of batches: each on one core, ladder elsewhere'
+    '--policy', choices=POLICIES, help='of batches: each on a CPU, ladder elsewhere'
   )
   parser.add_argument('--json', type=Path, help='where to write the rows')
   args = parser.parse_args()
@@ -408,8 +408,7 @@ def measure(args, folder: Path) -> list[dict]:
   if original:
     weights = folder / 'weights.pth'
     original.ask(what='save', path=str(weights))
-  one_core = jax.default_backend() == 'cpu' and args.threads == 1
-  default = 'each' if one_core else 'ladder'
+  default = 'each' if jax.default_backend() == 'cpu' else 'ladder'
   ours = Ours(args.backbone, args.dtype, args.policy or default, weights)
   load = os.getloadavg()[0]
   print(f'{device_name()}; {args.dtype}; {args.threads} threads; load {load:.1f}')

@@ -17,8 +17,8 @@ def num_cores() -> int:
   return os.cpu_count() or 1
 
 
-def jit_alone(fun: Callable[..., Any], **kwargs: Any) -> Any:
-  """`jax.jit` of a program that has the cores of a CPU to itself while it runs.
+def jit_on_all_cores(fun: Callable[..., Any], **kwargs: Any) -> Any:
+  """`jax.jit` of a program whose convolutions are divided among the cores of a CPU.
 
   XLA for CPU leaves convolutions to YNNPACK, which runs some, as those of 64 channels,
   on one core however many there are. Eigen, which XLA had before, divides all. Where

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdyn.ops.batch_source import BatchSource, Inputs, PyTree, Reader
-from jdyn.ops.cores import jit_alone
+from jdyn.ops.cores import jit_on_all_cores
 from jdyn.ops.timing import interleave
 
 TRACED = ('dense', 'switch', 'ladder')
@@ -87,7 +87,9 @@ class Dispatcher(abc.ABC):
 
   def __init__(self, count: int, reads: Sequence[str] | None = None):
     self._count, self._reads = count, reads
-    self._programs = {policy: jit_alone(self.program(policy)) for policy in TRACED}
+    self._programs = {
+      policy: jit_on_all_cores(self.program(policy)) for policy in TRACED
+    }
     self._as_routed: dict[int, jax.Array] = {}
     self.measured: dict[tuple, Measured] = {}
 

@@ -1,4 +1,4 @@
-"""Programs that have the cores of a CPU to themselves."""
+"""Programs on all cores of a CPU."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from jdyn.ops import cores as module
-from jdyn.ops.cores import jit_alone, num_cores
+from jdyn.ops.cores import jit_on_all_cores, num_cores
 
 ONCE_YNNPACK = 'ynn_fusion'
 
@@ -54,9 +54,9 @@ def test_several_cores_have_their_convolutions_from_eigen(monkeypatch):
   if ONCE_YNNPACK not in compiled(jax.jit):
     pytest.skip('This XLA does not run these convolutions by YNNPACK on this machine.')
   with_cores(monkeypatch, 2)
-  assert ONCE_YNNPACK not in compiled(jit_alone)
+  assert ONCE_YNNPACK not in compiled(jit_on_all_cores)
   with_cores(monkeypatch, 1)
-  assert ONCE_YNNPACK in compiled(jit_alone)
+  assert ONCE_YNNPACK in compiled(jit_on_all_cores)
 
 
 def test_products_and_sums_stay_where_they_are(monkeypatch):
@@ -66,12 +66,14 @@ def test_products_and_sums_stay_where_they_are(monkeypatch):
     return jnp.einsum('bhwc,bhwd->cd', x, jnp.sin(x)), x.sum((1, 2))
 
   plain = compiled(jax.jit, others)
-  assert compiled(jit_alone, others).count(ONCE_YNNPACK) == plain.count(ONCE_YNNPACK)
+  assert compiled(jit_on_all_cores, others).count(ONCE_YNNPACK) == plain.count(
+    ONCE_YNNPACK
+  )
 
 
 def test_the_numbers_are_the_same(monkeypatch):
   with_cores(monkeypatch, 2)
-  found, plain = jit_alone(convolved)(image()), jax.jit(convolved)(image())
+  found, plain = jit_on_all_cores(convolved)(image()), jax.jit(convolved)(image())
   np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-4)
 
 
@@ -79,7 +81,7 @@ def test_what_the_user_chose_by_a_flag_holds(monkeypatch):
   with_cores(monkeypatch, 2)
   plain = compiled(jax.jit)
   monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_experimental_ynn_fusion_type=')
-  assert compiled(jit_alone).count(ONCE_YNNPACK) == plain.count(ONCE_YNNPACK)
+  assert compiled(jit_on_all_cores).count(ONCE_YNNPACK) == plain.count(ONCE_YNNPACK)
 
 
 def test_an_xla_without_the_choice_compiles_as_it_does(monkeypatch):
@@ -87,12 +89,12 @@ def test_an_xla_without_the_choice_compiles_as_it_does(monkeypatch):
   monkeypatch.setattr(module, '_LIBRARIES', 'xla_cpu_no_such_choice')
   module._eigen_convolutions.cache_clear()
   try:
-    assert jit_alone(convolved)(image()).shape == image().shape
+    assert jit_on_all_cores(convolved)(image()).shape == image().shape
   finally:
     module._eigen_convolutions.cache_clear()
 
 
 def test_arguments_of_jit_are_passed_on(monkeypatch):
   with_cores(monkeypatch, 2)
-  repeated = jit_alone(lambda count, x: jnp.repeat(x, count), static_argnums=0)
+  repeated = jit_on_all_cores(lambda count, x: jnp.repeat(x, count), static_argnums=0)
   assert repeated(3, jnp.ones(2)).shape == (6,)

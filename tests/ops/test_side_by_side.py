@@ -24,6 +24,8 @@ def test_rows_are_put_together_in_their_order(monkeypatch, cores):
 class Pending:
   """An output that is only there when another one is waited for, too."""
 
+  shape, dtype = (1,), np.dtype(int)
+
   def __init__(self, row, barrier):
     self._row, self._barrier = row, barrier
 
