@@ -36,9 +36,9 @@ from jdyn.evaluators.predictions import Predictions, from_outputs, path_prices
 from jdyn.evaluators.run_files import check_stage, read_json, read_predictions
 from jdyn.evaluators.stopwatch import Stopwatch
 from jdyn.models.input_names import input_names
-from jdyn.ops.cores import jit_on_all_cores
 from jdyn.ops.dispatcher import Dispatcher, Reader, input_shape
 from jdyn.ops.presence import present_key
+from jdyn.ops.processor import jit_for_inference
 from jdyn.ops.timing import interleave
 from jdyn.training import variables
 from jdyn.training.parallel import Parallel
@@ -92,7 +92,7 @@ class TrainedRun:
       self._prices = path_prices(valid, self.stage.costs.paths)
       self._costs = path_costs(self.stage.model, self._prices)
       self._dispatcher = conditional(self.stage.model, self._costs)
-    self._apply = jit_on_all_cores(self._whole)
+    self._apply = jit_for_inference(self._whole)
 
   @property
   def conditional(self) -> bool:

@@ -1,17 +1,14 @@
 """How long a gated model takes, measured on this machine."""
 
-import contextlib
-import platform
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jdyn.ops.cores import num_cores
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.processor import num_cores, processor_name
 from jdyn.ops.timing import interleave
 
 # Times of budgets: so many between the cheapest and the dearest path, each of a stream
@@ -104,12 +101,7 @@ def device_name() -> str:
   device = jax.devices()[0]
   if device.platform != 'cpu':
     return device.device_kind
-  name = platform.processor() or platform.machine()
-  with contextlib.suppress(OSError, StopIteration):  # As Linux has it.
-    lines = Path('/proc/cpuinfo').read_text().splitlines()
-    line = next(line for line in lines if line.startswith('model name'))
-    name = line.split(':', 1)[1].strip()
-  return f'{name}, {num_cores()} cores'
+  return f'{processor_name()}, {num_cores()} cores'
 
 
 def _forced(shares: np.ndarray, size: int) -> np.ndarray:

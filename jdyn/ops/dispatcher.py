@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdyn.ops.batch_source import BatchSource, Inputs, PyTree, Reader
-from jdyn.ops.cores import jit_on_all_cores
+from jdyn.ops.processor import jit_for_inference
 from jdyn.ops.timing import interleave
 
 TRACED = ('dense', 'switch', 'ladder')
@@ -88,7 +88,7 @@ class Dispatcher(abc.ABC):
   def __init__(self, count: int, reads: Sequence[str] | None = None):
     self._count, self._reads = count, reads
     self._programs = {
-      policy: jit_on_all_cores(self.program(policy)) for policy in TRACED
+      policy: jit_for_inference(self.program(policy)) for policy in TRACED
     }
     self._as_routed: dict[int, jax.Array] = {}
     self.measured: dict[tuple, Measured] = {}

@@ -15,8 +15,8 @@ import numpy as np
 
 from jdyn.ops import dispatch
 from jdyn.ops.batch_source import Inputs, PyTree, take
-from jdyn.ops.cores import jit_on_all_cores
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.processor import jit_for_inference
 from jdyn.ops.side_by_side import side_by_side
 from jdyn.ops.stage_dispatcher import Head, eighths
 
@@ -56,17 +56,19 @@ class LocalStageDispatcher(Dispatcher):
     self._start, self._stages = start, tuple(stages)
     self._share, self._head = share, head
     super().__init__(len(stages) + 1)
-    self._start_program, self._take_program = jit_on_all_cores(start), jax.jit(take)
-    self._main_programs = [jit_on_all_cores(stage.main) for stage in stages]
+    self._start_program, self._take_program = jit_for_inference(start), jax.jit(take)
+    self._main_programs = [jit_for_inference(stage.main) for stage in stages]
     self._first_programs = {
       name: [
-        jit_on_all_cores(partial(_first, getattr(stage, name), other), static_argnums=0)
+        jit_for_inference(
+          partial(_first, getattr(stage, name), other), static_argnums=0
+        )
         for stage in stages
       ]
       for name, other in _OTHERWISE.items()
     }
-    self._end_program = jit_on_all_cores(self._ended)
-    self._row_program = jit_on_all_cores(self._of_row)
+    self._end_program = jit_for_inference(self._ended)
+    self._row_program = jit_for_inference(self._of_row)
 
   def _walk(self, streams, forced, xp, run, main, move):
     """What `_ended` takes, each with the rows that it is of.

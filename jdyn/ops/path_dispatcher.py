@@ -7,8 +7,8 @@ import numpy as np
 
 from jdyn.ops import dispatch
 from jdyn.ops.batch_source import Inputs, PyTree, take
-from jdyn.ops.cores import jit_on_all_cores
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.processor import jit_for_inference
 from jdyn.ops.side_by_side import side_by_side
 
 Route = Callable[[PyTree, Inputs, PyTree], tuple[jax.Array, PyTree]]
@@ -50,8 +50,8 @@ class PathDispatcher(Dispatcher):
     self._route, self._paths = route, tuple(paths)
     self._route_reads, self._path_reads = route_reads, path_reads
     super().__init__(len(paths), _union(route_reads, *path_reads))
-    self._route_program = jit_on_all_cores(self._routed)
-    self._path_programs = [jit_on_all_cores(_on_rows(path)) for path in self._paths]
+    self._route_program = jit_for_inference(self._routed)
+    self._path_programs = [jit_for_inference(_on_rows(path)) for path in self._paths]
 
   def _routed(self, variables, inputs, extra, forced):
     chosen, shared = self._route(variables, inputs, extra)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jdyn.ops.cores import num_cores
+from jdyn.ops.processor import num_cores
 
 PyTree = Any
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from jdyn.ops import dispatch
 from jdyn.ops.batch_source import Inputs, PyTree, take
-from jdyn.ops.cores import jit_on_all_cores
 from jdyn.ops.dispatcher import Dispatcher
+from jdyn.ops.processor import jit_for_inference
 from jdyn.ops.side_by_side import side_by_side
 
 Route = Callable[
@@ -60,15 +60,15 @@ class StageDispatcher(Dispatcher):
   def __init__(self, route: Route, stages: Sequence[Stage], head: Head):
     self._route, self._stages, self._head = route, tuple(stages), head
     super().__init__(len(stages) + 1)
-    self._route_program = jit_on_all_cores(self._routed)
-    self._main_programs = [jit_on_all_cores(stage.main) for stage in stages]
+    self._route_program = jit_for_inference(self._routed)
+    self._main_programs = [jit_for_inference(stage.main) for stage in stages]
     self._join_programs = [
-      jit_on_all_cores(partial(_join_first, stage.join), static_argnums=0)
+      jit_for_inference(partial(_join_first, stage.join), static_argnums=0)
       for stage in stages
     ]
     self._take_program = jax.jit(take)
-    self._head_program = jit_on_all_cores(self._ended)
-    self._row_program = jit_on_all_cores(self._of_row)
+    self._head_program = jit_for_inference(self._ended)
+    self._row_program = jit_for_inference(self._of_row)
 
   def _routed(self, variables, inputs, extra, forced):
     chosen, shared, streams = self._route(variables, inputs, extra)
