@@ -69,7 +69,6 @@ MODULES: Mapping[str, tuple[str, ...]] = {
   'data/sources/nyuv2.py': ('list nyuv2',),
   'data/sources/sunrgbd.py': ('list sunrgbd',),
   'data/spoken_digits.py': ('wav',),
-  'evaluators/latency.py': OWN,  # The name of the processor.
   'evaluators/predictions.py': ('npz predictions',),
   'evaluators/report/run.py': OWN,
   'interop/torch_file.py': (
@@ -78,6 +77,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     'torch old',
     'torch networks',
   ),
+  'ops/processor.py': OWN,  # What Linux tells of the processor.
   'training/board.py': OWN,
   'training/checkpoint.py': OWN,
   'training/logging.py': OWN,
